@@ -1,0 +1,25 @@
+"""Identifiers and keys: where they come from and how they look."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+
+
+def new_id(prefix: str) -> str:
+    """A fresh identifier such as `req-3f9c…`: the prefix and 96 random bits in hex."""
+    return f"{prefix}-{secrets.token_hex(12)}"
+
+
+def new_key(prefix: str = "rzk") -> str:
+    """A fresh secret of 256 random bits; never log it."""
+    return f"{prefix}-{secrets.token_urlsafe(32)}"
+
+
+def request_id_or_new(offered: str | None) -> str:
+    """The client's request id when it is safe to carry in headers and logs, else a new one."""
+    if offered is not None and _REQUEST_ID.match(offered):
+        return offered
+    return new_id("req")

@@ -1,0 +1,237 @@
+"""The settings: every field with its meaning, unit and bound; docs, chart and CLI follow it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from rhizome.fleet.models import ModelSpec
+
+PolicyName = Literal[
+    "round_robin", "least_loaded", "power_of_two", "threshold", "product", "sticky", "cost"
+]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Slice(BaseModel):
+    """A part of the tree: unknown keys are refused, values cannot change after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LogSettings(Slice):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is written."""
+    style: Literal["text", "json"] = "text"
+    """Lines for people, or JSON for machines."""
+
+
+class RedisSettings(Slice):
+    url: SecretStr | None = None
+    """`redis://` or `rediss://` URL of an external server; absent: `rhizome up` starts its own."""
+    namespace: str = Field(default="rhizome", pattern=r"^[a-z0-9-]{1,63}$")
+    """Prefix of every key, so that clusters can share a server."""
+    command_timeout_s: Seconds = 2.0
+    """Longest wait for one command."""
+    connections_max: int = Field(default=64, ge=1, le=10_000)
+    """Connections that one process may open."""
+
+
+class RelaySettings(Slice):
+    connect_timeout_s: Seconds = 2.0
+    """Longest wait for a connection to a worker."""
+    first_byte_timeout_s: Seconds = 600.0
+    """Longest wait for a worker's response to begin."""
+    idle_timeout_s: Seconds = 120.0
+    """Longest silence inside a worker's response."""
+    total_timeout_s: Seconds = 3600.0
+    """Longest life of a request."""
+    attempts_max: int = Field(default=3, ge=1, le=10)
+    """Workers tried for one request before its first byte."""
+    body_bytes_max: int = Field(default=16 * 2**20, ge=1024, le=2**30)
+    """Longest request body, in bytes."""
+    response_bytes_max: int = Field(default=64 * 2**20, ge=1024, le=2**30)
+    """Longest non-streaming response body, in bytes."""
+    line_bytes_max: int = Field(default=2**20, ge=1024, le=2**26)
+    """Longest event of a worker's stream, in bytes."""
+
+
+class AdmissionSettings(Slice):
+    in_flight_max_per_worker: int = Field(default=64, ge=1, le=65_536)
+    """Requests dispatched to one worker at once; its own `max_num_seqs` bounds it further."""
+    queue_length_max: int = Field(default=512, ge=0, le=1_000_000)
+    """Requests that may wait in this router when every worker is full."""
+    queue_wait_s_max: Seconds = 30.0
+    """Longest wait in the queue before 429."""
+    batch_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of a worker's room that batch work may take while nobody interactive waits."""
+
+
+class PrefixSettings(Slice):
+    index_bytes_max: int = Field(default=256 * 2**20, ge=2**20, le=2**40)
+    """Memory for the prefix index, in bytes (estimated)."""
+    predicted_ttl_s: Seconds = 5.0
+    """How long a dispatched prompt counts as held by its worker before events confirm it."""
+    approximate_ttl_s: Seconds = 120.0
+    """The same for workers without KV events."""
+    approximate_block_bytes: int = Field(default=128, ge=16, le=4096)
+    """Bytes of rendered prompt per block where there is no tokenizer."""
+    bytes_per_token: float = Field(default=4.0, gt=0, le=64)
+    """Estimate of prompt length where there is no tokenizer."""
+
+
+class SchedulingSettings(Slice):
+    policy: PolicyName = "cost"
+    """How a worker is chosen."""
+    prefill_tokens_per_s: float = Field(default=4000.0, gt=0)
+    """Prefill speed assumed until it is learned."""
+    decode_step_ms: float = Field(default=20.0, gt=0)
+    """Decode step assumed until it is learned."""
+    seed: int | None = None
+    """Seed of the tie-break; absent: a fresh one per process."""
+
+
+class DiscoverySettings(Slice):
+    registry_poll_s: Seconds = 0.5
+    """Time between two looks at the registry."""
+    probe_interval_s: Seconds = 2.0
+    """Time between two health probes of a worker."""
+    probe_timeout_s: Seconds = 2.0
+    """Longest wait for a health probe."""
+    failures_to_suspend: int = Field(default=2, ge=1, le=100)
+    """Consecutive failed probes after which a worker gets nothing new."""
+
+
+class RouterSettings(Slice):
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 8000
+    """Port of the API."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics page."""
+    metrics_port: Port = 9100
+    """Port of the metrics page."""
+    workers: tuple[str, ...] = ()
+    """Static workers: `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]`."""
+    tokenizer: Path | None = None
+    """Directory with `tokenizer.json` and chat template; absent: the model's own root, if local."""
+    api_keys: tuple[SecretStr, ...] = ()
+    """Keys that clients must present as `Authorization: Bearer`; none: no check."""
+    allow_anonymous: bool = False
+    """Serve without keys on an address other than loopback."""
+    discovery: DiscoverySettings = DiscoverySettings()
+    """How workers are found and watched."""
+    relay: RelaySettings = RelaySettings()
+    """Deadlines and bounds towards workers and clients."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """How much is let in, and who waits."""
+    prefix: PrefixSettings = PrefixSettings()
+    """The prefix index."""
+    scheduling: SchedulingSettings = SchedulingSettings()
+    """The choice of a worker."""
+    signal_interval_s: Seconds = 1.0
+    """Time between two reports to the autoscaler."""
+    shutdown_grace_s: Seconds = 30.0
+    """How long running requests may finish after SIGTERM."""
+
+
+class BatchSettings(Slice):
+    directory: Path | None = None
+    """Where file contents are kept; absent: `batch-files` in the cluster's state directory."""
+    file_bytes_max: int = Field(default=100 * 2**20, ge=1024, le=2**33)
+    """Longest uploaded file, in bytes."""
+    lines_max: int = Field(default=50_000, ge=1, le=1_000_000)
+    """Most lines of one batch."""
+    concurrency: int = Field(default=8, ge=1, le=4096)
+    """Lines that one runner keeps in flight."""
+    lease_s: Seconds = 15.0
+    """How long a runner may be silent before its lines go to another."""
+    deliveries_max: int = Field(default=3, ge=1, le=100)
+    """Times a line is handed out before it goes to the dead-letter list."""
+    line_timeout_s: Seconds = 600.0
+    """Longest time for one line."""
+
+
+class WorkerSettings(Slice):
+    host: str = "127.0.0.1"
+    """Address that the engine's HTTP and event sockets bind to."""
+    lease_ttl_s: Seconds = 6.0
+    """A worker that is silent this long is gone."""
+    heartbeat_s: Seconds = 1.5
+    """Time between two lease renewals."""
+    start_timeout_s: Seconds = 1800.0
+    """Longest time for an engine to load."""
+    drain_grace_s: Seconds = 60.0
+    """How long running requests may finish when a worker stops."""
+    event_ring_batches: int = Field(default=20_000, ge=16, le=10_000_000)
+    """KV event batches kept for routers that join late."""
+
+
+class ScalingSettings(Slice):
+    enabled: bool = True
+    """Let the autoscaler move targets between each model's bounds."""
+    ttft_target_ms: float = Field(default=2000.0, gt=0)
+    """Predicted first-token time above which a model grows."""
+    queue_wait_target_ms: float = Field(default=500.0, ge=0)
+    """Queue wait above which a model grows."""
+    up_after_s: Seconds = 3.0
+    """How long the pressure must last before a model grows."""
+    down_after_s: Seconds = 60.0
+    """How long a model must be idle enough before it shrinks."""
+    down_utilization: float = Field(default=0.3, ge=0, lt=1)
+    """Shrink only if the rest would stay below this share of their room."""
+    step_max: int = Field(default=2, ge=1, le=1000)
+    """Most workers added at once."""
+
+
+class ControllerSettings(Slice):
+    interval_s: Seconds = 1.0
+    """Time between two reconciliations."""
+    ray_address: str | None = None
+    """Address of a Ray cluster; absent: the local one that `rhizome up` started."""
+    ray_namespace: str = Field(default="rhizome", pattern=r"^[a-z0-9-]{1,63}$")
+    """Ray namespace of the worker actors."""
+    leader_ttl_s: Seconds = 10.0
+    """How long a silent controller keeps the lead."""
+    restart_backoff_s_max: Seconds = 60.0
+    """Longest pause between two starts of a worker that keeps failing."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the controller's metrics page."""
+    metrics_port: Port = 9101
+    """Port of the controller's metrics page."""
+    scaling: ScalingSettings = ScalingSettings()
+    """The autoscaler."""
+
+
+class Settings(Slice):
+    """The whole tree."""
+
+    name: str = Field(default="default", pattern=r"^[a-z0-9-]{1,40}$")
+    """The cluster's name; two names run side by side on one machine."""
+    state_directory: Path = Path("~/.cache/rhizome")
+    """Where models, logs and sockets of local clusters are kept."""
+    logs: LogSettings = LogSettings()
+    """Logging."""
+    redis: RedisSettings = RedisSettings()
+    """Shared state."""
+    router: RouterSettings = RouterSettings()
+    """The router."""
+    batch: BatchSettings = BatchSettings()
+    """Files and batches."""
+    worker: WorkerSettings = WorkerSettings()
+    """Workers."""
+    controller: ControllerSettings = ControllerSettings()
+    """The controller."""
+    models: tuple[ModelSpec, ...] = ()
+    """The models to serve."""
+
+    @model_validator(mode="after")
+    def _model_names_differ(self) -> Settings:
+        names = [model.name for model in self.models]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(f"two models share the name {double[0]!r}")
+        return self

@@ -1,0 +1,1 @@
+"""The router: accepts OpenAI requests and sends each to the worker that will answer it soonest."""

@@ -1,0 +1,1 @@
+"""Filter, predict, pick: which worker gets a request, as pure functions of what is known."""

@@ -1,0 +1,1 @@
+"""Workers: one engine group each, behind vLLM's own HTTP API, registered under a lease."""
