@@ -1,0 +1,201 @@
+"""What this router knows of the workers: a state machine without I/O, clock or tasks of its own.
+
+Discovery feeds it (records, probes, load reports, drain requests), the relay adds what it saw
+(failed dispatches), and the dispatcher asks it which targets may take a request. A worker whose
+incarnation changes is a new worker: listeners see the old one leave and the new one join.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rhizome.fleet.records import WorkerRecord, WorkerState
+
+_MODELS_REMEMBERED_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine reports of itself."""
+
+    running: int
+    waiting: int
+    kv_usage: float
+    """Share of KV blocks in use, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something a request can be sent to: a worker, or one data-parallel rank of it."""
+
+    target_id: str
+    record: WorkerRecord
+    rank: int | None = None
+    """The data-parallel rank to ask for; None where the worker has one rank."""
+
+
+class FleetListener(Protocol):
+    """Told when a worker's incarnation appears and when it is gone; must not raise or block."""
+
+    def joined(self, record: WorkerRecord) -> None: ...
+
+    def left(self, record: WorkerRecord) -> None: ...
+
+
+@dataclass(slots=True)
+class _Worker:
+    record: WorkerRecord
+    targets: tuple[Target, ...]
+    failures: int = 0
+    suspended: bool = False
+    detail: str = ""
+    loads: dict[str, EngineLoad] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as this router sees it, for status pages and metrics."""
+
+    record: WorkerRecord
+    suspended: bool
+    draining: bool
+    detail: str
+
+
+def targets_of(record: WorkerRecord) -> tuple[Target, ...]:
+    """The routing targets of a worker: itself, or one for each data-parallel rank."""
+    if record.data_parallel == 1:
+        return (Target(record.worker_id, record),)
+    return tuple(
+        Target(f"{record.worker_id}/{rank}", record, rank) for rank in range(record.data_parallel)
+    )
+
+
+class Fleet:
+    """The workers by id. All methods are synchronous and cheap."""
+
+    def __init__(self, failures_to_suspend: int, listeners: Iterable[FleetListener] = ()) -> None:
+        self._failures_to_suspend = failures_to_suspend
+        self._listeners = list(listeners)
+        self._workers: dict[str, _Worker] = {}
+        self._draining: frozenset[str] = frozenset()
+        self._models_seen: dict[str, None] = {}
+
+    def listen(self, listener: FleetListener) -> None:
+        """Adds a listener; it is told of the workers already here."""
+        self._listeners.append(listener)
+        for worker in self._workers.values():
+            listener.joined(worker.record)
+
+    def upsert(self, record: WorkerRecord, now_s: float) -> None:
+        """Takes a worker's newest record."""
+        known = self._workers.get(record.worker_id)
+        if known is not None and known.record == record:
+            return
+        if known is not None and known.record.incarnation == record.incarnation:
+            known.record = record
+            known.targets = targets_of(record)
+            return
+        if known is not None:
+            self._tell_left(known.record)
+        self._workers[record.worker_id] = _Worker(record, targets_of(record))
+        self._remember(record.model)
+        for listener in self._listeners:
+            listener.joined(record)
+
+    def remove(self, worker_id: str, reason: str, now_s: float) -> None:
+        """Forgets a worker (lease ended, withdrawn, removed by hand)."""
+        worker = self._workers.pop(worker_id, None)
+        if worker is not None:
+            self._tell_left(worker.record)
+
+    def probe(self, worker_id: str, ok: bool, now_s: float, detail: str = "") -> None:
+        """A health probe's result; enough failures in a row suspend the worker, one success ends it."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return
+        if ok:
+            worker.failures, worker.suspended, worker.detail = 0, False, ""
+            return
+        worker.failures += 1
+        worker.detail = detail
+        if worker.failures >= self._failures_to_suspend:
+            worker.suspended = True
+
+    def dispatch_failed(self, worker_id: str, incarnation: str, detail: str) -> None:
+        """A request could not reach the worker: nothing new goes there until a probe succeeds."""
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.record.incarnation == incarnation:
+            worker.suspended, worker.detail = True, detail
+
+    def report(self, target_id: str, load: EngineLoad, now_s: float) -> None:
+        """An engine's own view of its load."""
+        worker = self._workers.get(target_id.rpartition("/")[0]) or self._workers.get(target_id)
+        if worker is not None:
+            worker.loads[target_id] = load
+
+    def drain(self, worker_ids: frozenset[str]) -> None:
+        """The workers that shall get nothing new; replaces the set given before."""
+        self._draining = worker_ids
+
+    def load(self, target: Target) -> EngineLoad | None:
+        """The last report on a target."""
+        worker = self._workers.get(target.record.worker_id)
+        return worker.loads.get(target.target_id) if worker is not None else None
+
+    def eligible(self, model: str) -> Iterator[Target]:
+        """Targets that may take a new request for the model, in a stable order."""
+        for worker in self._workers.values():
+            if (
+                worker.record.model == model
+                and worker.record.state is WorkerState.READY
+                and not worker.suspended
+                and worker.record.worker_id not in self._draining
+            ):
+                yield from worker.targets
+
+    def worker(self, worker_id: str) -> WorkerRecord | None:
+        found = self._workers.get(worker_id)
+        return found.record if found is not None else None
+
+    def records(self) -> tuple[WorkerRecord, ...]:
+        return tuple(worker.record for worker in self._workers.values())
+
+    def views(self) -> tuple[WorkerView, ...]:
+        """All workers with what this router thinks of them."""
+        return tuple(
+            WorkerView(
+                worker.record,
+                worker.suspended,
+                worker.record.worker_id in self._draining
+                or worker.record.state is WorkerState.DRAINING,
+                worker.detail,
+            )
+            for worker in self._workers.values()
+        )
+
+    def models(self) -> tuple[str, ...]:
+        """Names of models that some living worker serves or loads, sorted."""
+        return tuple(sorted({worker.record.model for worker in self._workers.values()}))
+
+    def knows_model(self, model: str) -> bool:
+        """Whether the model is served now or was: `503, come back` rather than `404`."""
+        return model in self._models_seen
+
+    def record_of_model(self, model: str) -> WorkerRecord | None:
+        """Some worker of the model, a ready one if there is one."""
+        of_model = [w.record for w in self._workers.values() if w.record.model == model]
+        ready = [record for record in of_model if record.state is WorkerState.READY]
+        return next(iter(ready or of_model), None)
+
+    def _remember(self, model: str) -> None:
+        self._models_seen.pop(model, None)
+        self._models_seen[model] = None
+        while len(self._models_seen) > _MODELS_REMEMBERED_MAX:
+            del self._models_seen[next(iter(self._models_seen))]
+
+    def _tell_left(self, record: WorkerRecord) -> None:
+        for listener in self._listeners:
+            listener.left(record)
