@@ -7,7 +7,7 @@ incarnation changes is a new worker: listeners see the old one leave and the new
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,6 +52,7 @@ class _Worker:
     suspended: bool = False
     detail: str = ""
     loads: dict[str, EngineLoad] = field(default_factory=dict)
+    elsewhere: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,20 @@ def targets_of(record: WorkerRecord) -> tuple[Target, ...]:
 
 
 class Fleet:
-    """The workers by id. All methods are synchronous and cheap."""
+    """The workers by id. All methods are synchronous and cheap.
 
-    def __init__(self, failures_to_suspend: int, listeners: Iterable[FleetListener] = ()) -> None:
+    `own_in_flight` tells how many requests this router has at a target, so that a load report can
+    be split into ours and those of other routers.
+    """
+
+    def __init__(
+        self,
+        failures_to_suspend: int,
+        listeners: Iterable[FleetListener] = (),
+        own_in_flight: Callable[[str], int] = lambda _: 0,
+    ) -> None:
         self._failures_to_suspend = failures_to_suspend
+        self._own_in_flight = own_in_flight
         self._listeners = list(listeners)
         self._workers: dict[str, _Worker] = {}
         self._draining: frozenset[str] = frozenset()
@@ -112,7 +123,7 @@ class Fleet:
             self._tell_left(worker.record)
 
     def probe(self, worker_id: str, ok: bool, now_s: float, detail: str = "") -> None:
-        """A health probe's result; enough failures in a row suspend the worker, one success ends it."""
+        """A health probe's result: failures in a row suspend the worker, one success frees it."""
         worker = self._workers.get(worker_id)
         if worker is None:
             return
@@ -133,8 +144,11 @@ class Fleet:
     def report(self, target_id: str, load: EngineLoad, now_s: float) -> None:
         """An engine's own view of its load."""
         worker = self._workers.get(target_id.rpartition("/")[0]) or self._workers.get(target_id)
-        if worker is not None:
-            worker.loads[target_id] = load
+        if worker is None:
+            return
+        worker.loads[target_id] = load
+        there = load.running + load.waiting
+        worker.elsewhere[target_id] = max(0, there - self._own_in_flight(target_id))
 
     def drain(self, worker_ids: frozenset[str]) -> None:
         """The workers that shall get nothing new; replaces the set given before."""
@@ -144,6 +158,11 @@ class Fleet:
         """The last report on a target."""
         worker = self._workers.get(target.record.worker_id)
         return worker.loads.get(target.target_id) if worker is not None else None
+
+    def elsewhere(self, target: Target) -> int:
+        """Requests at the target that are not this router's, by the last report."""
+        worker = self._workers.get(target.record.worker_id)
+        return worker.elsewhere.get(target.target_id, 0) if worker is not None else 0
 
     def eligible(self, model: str) -> Iterator[Target]:
         """Targets that may take a new request for the model, in a stable order."""

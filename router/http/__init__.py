@@ -1,0 +1,1 @@
+"""The API surface: routes, bodies, and the border where errors become responses."""

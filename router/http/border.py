@@ -1,0 +1,73 @@
+"""Where errors become responses: OpenAI's error object, the right status, never a stack trace.
+
+This is the one place of the router that catches every exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from rhizome.errors import (
+    BodyTooLarge,
+    InternalFault,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestError,
+    UnknownRoute,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def error_response(error: RequestError, request_id: str | None = None) -> Response:
+    """The response that tells the client of `error`."""
+    headers = {}
+    if request_id is not None:
+        headers["x-request-id"] = request_id
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+def install_border(app: FastAPI) -> None:
+    """Makes every failure of the app an error object of ours."""
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        return error_response(error, getattr(request.state, "request_id", None))
+
+    @app.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> Response:
+        return error_response(_translate(request, error))
+
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return error_response(InvalidRequest(first["msg"], param=where or None))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        _log.error("fault while serving %s %s", request.method, request.url.path, exc_info=error)
+        return error_response(InternalFault("an internal error; the router's log has the details"))
+
+
+def _translate(request: Request, error: HTTPException) -> RequestError:
+    path = request.url.path
+    if error.status_code == 404:
+        return UnknownRoute(f"there is no route {request.method} {path}; see /docs for those there")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{path} does not accept {request.method}; see /docs")
+    if error.status_code == 413:
+        return BodyTooLarge(str(error.detail))
+    if error.status_code < 500:
+        return InvalidRequest(str(error.detail))
+    return InternalFault("an internal error; the router's log has the details")

@@ -1,0 +1,62 @@
+"""A prompt as the scheduler sees it: its length and its chained block hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rhizome.settings.tree import PrefixSettings
+from router.prefix.hashing import block_hashes, byte_block_hashes, root_hash
+
+_BLOCK_SIZE_UNKNOWN = 16
+
+
+class Prompt:
+    """One prompt, exact (token ids) or approximate (bytes of the rendered text).
+
+    Hashes are computed once per block size; approximate prompts have one size for all workers.
+    """
+
+    def __init__(
+        self,
+        token_ids: Sequence[int] | None,
+        text: bytes,
+        salt: str | None,
+        settings: PrefixSettings,
+    ) -> None:
+        self._token_ids = token_ids
+        self._text = text
+        self._root = root_hash(salt=salt)
+        self._settings = settings
+        self._hashes: dict[int, list[int]] = {}
+
+    @property
+    def exact(self) -> bool:
+        return self._token_ids is not None
+
+    @property
+    def tokens(self) -> int:
+        """Length in tokens; estimated from bytes in approximate mode. At least 1."""
+        if self._token_ids is not None:
+            return max(1, len(self._token_ids))
+        return max(1, round(len(self._text) / self._settings.bytes_per_token))
+
+    def block_tokens(self, block_size: int | None) -> int:
+        """Tokens that one hash of `hashes(block_size)` stands for, at least 1."""
+        if self.exact:
+            return block_size or _BLOCK_SIZE_UNKNOWN
+        settings = self._settings
+        return max(1, round(settings.approximate_block_bytes / settings.bytes_per_token))
+
+    def hashes(self, block_size: int | None) -> list[int]:
+        """Chained hashes of the full blocks, first block first."""
+        size = (block_size or _BLOCK_SIZE_UNKNOWN) if self.exact else 0
+        found = self._hashes.get(size)
+        if found is None:
+            if self._token_ids is not None:
+                found = block_hashes(self._token_ids, size, self._root)
+            else:
+                found = byte_block_hashes(
+                    self._text, self._settings.approximate_block_bytes, self._root
+                )
+            self._hashes[size] = found
+        return found
