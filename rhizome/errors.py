@@ -18,6 +18,7 @@ RhizomeError
 │   ├── ClientLeft                  499 (never sent: nobody is there to read it)
 │   ├── InternalFault               500
 │   ├── WorkerUnreachable           502
+│   ├── WorkerFaulted               502
 │   ├── WorkerDiedMidStream         502
 │   ├── NoHealthyWorker             503
 │   ├── StoreUnavailable            503
@@ -135,6 +136,10 @@ class InternalFault(RequestError):
 
 class WorkerUnreachable(RequestError):
     code, status, retryable = "worker_unreachable", 502, True
+
+
+class WorkerFaulted(RequestError):
+    code, status, retryable = "worker_faulted", 502, True
 
 
 class WorkerDiedMidStream(RequestError):

@@ -6,6 +6,8 @@ unfinished event, or belongs to the usage event that the router asked for and th
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 _END = b"\n\n"
@@ -38,8 +40,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 class _Chunk(msgspec.Struct, frozen=True):
     usage: Usage | None = None
-    choices: list[msgspec.Raw] | None = None
-    error: msgspec.Raw | None = None
+    choices: list[Any] | None = None
+    error: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)

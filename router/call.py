@@ -1,0 +1,28 @@
+"""One accepted request and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from router.admission.classes import Priority
+from router.dispatch import Assignment
+from router.http.bodies import GenerationBody
+from router.relay.scanner import Usage
+
+
+@dataclass(slots=True)
+class Call:
+    path: str
+    """The engine's path, e.g. `/v1/chat/completions`; also the metric label `route`."""
+    body: GenerationBody
+    request_id: str
+    priority: Priority
+    accepted_at_s: float
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers to pass on to the worker (trace context)."""
+    attempts: int = 0
+    status: int | None = None
+    """Of the worker's answer, once it goes to the client."""
+    usage: Usage | None = None
+    assignment: Assignment | None = None
+    """The latest one."""

@@ -1,0 +1,103 @@
+"""Reading requests: bounded bodies, keys, priorities; the first thing that a client's bytes meet."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+from starlette.requests import ClientDisconnect, Request
+
+from rhizome.errors import (
+    AuthenticationFailed,
+    BodyTooLarge,
+    ClientLeft,
+    InvalidRequest,
+    UnsupportedMediaType,
+)
+from router.admission.classes import Priority
+
+BODY_TIMEOUT_S = 60.0
+_TRACE_HEADERS = ("traceparent", "tracestate")
+
+
+async def read_body(request: Request, bytes_max: int) -> bytes:
+    """The whole body; raises `BodyTooLarge` at the first byte over the limit."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > bytes_max:
+        raise _too_large(bytes_max)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise _too_large(bytes_max)
+                parts.append(chunk)
+    except TimeoutError as error:
+        raise InvalidRequest(
+            f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s"
+        ) from error
+    except ClientDisconnect as error:
+        raise ClientLeft("the client left while it was sending") from error
+    return b"".join(parts)
+
+
+def require_json(request: Request) -> None:
+    """Raises `UnsupportedMediaType` unless the body is said to be JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise UnsupportedMediaType(
+            f"send the body as 'Content-Type: application/json', not {kind or 'without a type'!r}"
+        )
+
+
+def priority_of(request: Request) -> Priority:
+    """The class asked for in `x-rhizome-priority`; interactive without the header."""
+    asked = request.headers.get("x-rhizome-priority", Priority.INTERACTIVE.value)
+    try:
+        return Priority(asked)
+    except ValueError as error:
+        known = ", ".join(priority.value for priority in Priority)
+        raise InvalidRequest(
+            f"x-rhizome-priority must be one of {known}", param="x-rhizome-priority"
+        ) from error
+
+
+def trace_headers(request: Request) -> dict[str, str]:
+    """The W3C trace context to pass on."""
+    return {name: request.headers[name] for name in _TRACE_HEADERS if name in request.headers}
+
+
+class KeyCheck:
+    """Checks `Authorization: Bearer` against the configured keys in constant time.
+
+    Only digests are kept. Without keys every request passes.
+    """
+
+    def __init__(self, keys: Sequence[SecretStr]) -> None:
+        self._digests = [_digest(key.get_secret_value()) for key in keys]
+
+    def __call__(self, request: Request) -> None:
+        """A FastAPI dependency; raises `AuthenticationFailed`."""
+        if not self._digests:
+            return
+        scheme, _, offered = request.headers.get("authorization", "").partition(" ")
+        digest = _digest(offered.strip())
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise AuthenticationFailed("give a valid key in the header 'Authorization: Bearer KEY'")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _too_large(bytes_max: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body is longer than {bytes_max} bytes, the limit of this server "
+        "(router.relay.body_bytes_max)"
+    )

@@ -1,0 +1,165 @@
+"""The router's metrics: one object per process, given its registry.
+
+Labels come from enums or from names that the fleet bounds; a model that nobody serves is counted
+as `unknown`. Gauges are read from live state at scrape time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rhizome.errors import RequestError
+from rhizome.outcome import Outcome
+from router.call import Call
+from router.dispatch import Assignment
+
+_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600
+)  # fmt: skip
+_TOKENS = (0, 16, 64, 256, 1024, 4096, 16_384, 65_536)
+
+
+class RouterMetrics:
+    """Counts what happens to requests."""
+
+    def __init__(self, registry: CollectorRegistry, knows_model: Callable[[str], bool]) -> None:
+        self._knows_model = knows_model
+        self.requests = Counter(
+            "router_requests_total",
+            "Requests by how they ended.",
+            ("route", "model", "outcome"),
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "router_refusals_total",
+            "Requests answered with an error of the router's own, by error code.",
+            ("code",),
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "router_request_seconds",
+            "From the accepted request to its end.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.first_byte_seconds = Histogram(
+            "router_first_byte_seconds",
+            "From the accepted request to the first byte of its answer.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.admission_seconds = Histogram(
+            "router_admission_seconds",
+            "From the accepted request to the choice of its worker: rendering and queueing.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.decisions = Counter(
+            "router_decisions_total",
+            "Routing decisions by the policy's reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.attempts_failed = Counter(
+            "router_attempts_failed_total",
+            "Dispatches that failed before the first byte and went elsewhere.",
+            ("model",),
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "router_prompt_tokens_total",
+            "Prompt tokens as the engines counted them.",
+            ("model",),
+            registry=registry,
+        )
+        self.completion_tokens = Counter(
+            "router_completion_tokens_total",
+            "Completion tokens as the engines counted them.",
+            ("model",),
+            registry=registry,
+        )
+        self.predicted_cached_tokens = Counter(
+            "router_predicted_cached_tokens_total",
+            "Prompt tokens that the chosen worker was believed to hold.",
+            ("model",),
+            registry=registry,
+        )
+        self.actual_cached_tokens = Counter(
+            "router_actual_cached_tokens_total",
+            "Prompt tokens that the engine reported as cached.",
+            ("model",),
+            registry=registry,
+        )
+        self.prediction_error_tokens = Histogram(
+            "router_prediction_error_tokens",
+            "Distance between predicted and reported cached tokens of a request.",
+            ("model",),
+            buckets=_TOKENS,
+            registry=registry,
+        )
+
+    def decided(self, call: Call, assignment: Assignment) -> None:
+        """A worker was chosen for the call."""
+        self.decisions.labels(assignment.choice.reason).inc()
+        waited_s = assignment.assigned_at_s - call.accepted_at_s
+        self.admission_seconds.labels(call.body.model).observe(max(0.0, waited_s))
+
+    def retried(self, assignment: Assignment) -> None:
+        """An attempt failed before its first byte."""
+        self.attempts_failed.labels(assignment.job.model).inc()
+
+    def refused(self, error: RequestError) -> None:
+        """The router answered with an error of its own."""
+        self.refusals.labels(error.code).inc()
+
+    def settled(self, call: Call, outcome: Outcome, now_s: float) -> None:
+        """The call has ended; called exactly once for each."""
+        model = call.body.model if self._knows_model(call.body.model) else "unknown"
+        self.requests.labels(call.path, model, outcome.value).inc()
+        self.seconds.labels(model).observe(max(0.0, now_s - call.accepted_at_s))
+        assignment = call.assignment
+        if assignment is None:
+            return
+        if assignment.first_byte_at_s is not None:
+            first_s = assignment.first_byte_at_s - call.accepted_at_s
+            self.first_byte_seconds.labels(model).observe(max(0.0, first_s))
+        if call.usage is None:
+            return
+        self.prompt_tokens.labels(model).inc(call.usage.prompt_tokens)
+        self.completion_tokens.labels(model).inc(call.usage.completion_tokens or 0)
+        if call.usage.cached_tokens is not None:
+            predicted, actual = assignment.predicted_tokens, call.usage.cached_tokens
+            self.predicted_cached_tokens.labels(model).inc(predicted)
+            self.actual_cached_tokens.labels(model).inc(actual)
+            self.prediction_error_tokens.labels(model).observe(abs(predicted - actual))
+
+
+class LiveGauges(Collector):
+    """Gauges computed from live state whenever somebody scrapes.
+
+    `read` yields `(name, help, label names, samples)` with samples of `(label values, value)`.
+    """
+
+    Reading = tuple[str, str, tuple[str, ...], list[tuple[tuple[str, ...], float]]]
+
+    def __init__(self, registry: CollectorRegistry, read: Callable[[], Iterable[Reading]]) -> None:
+        self._read = read
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: registration must not read state that is still being built."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        for name, text, labels, samples in self._read():
+            family = GaugeMetricFamily(name, text, labels=labels)
+            for values, value in samples:
+                family.add_metric(values, value)
+            yield family

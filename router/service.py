@@ -1,0 +1,167 @@
+"""The life of a request, in the order in which it happens.
+
+1 accept (router/http), 2 render, 3 admit, 4 match, 5 choose, 6 reserve (router/gate and
+router/dispatch: one step), 7 relay (router/delivery), 8 settle. Every request ends in exactly one
+`Outcome`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from rhizome.clock import Clock
+from rhizome.errors import (
+    ClientLeft,
+    NoHealthyWorker,
+    PromptTooLong,
+    RequestError,
+    WorkerDiedMidStream,
+    WorkerFaulted,
+    WorkerUnreachable,
+)
+from rhizome.outcome import Outcome
+from rhizome.settings.tree import RouterSettings
+from router.call import Call
+from router.delivery import Delivery
+from router.dispatch import Assignment, Dispatcher, Job
+from router.fleet import Fleet
+from router.gate import Gate
+from router.http.client import Client
+from router.metrics import RouterMetrics
+from router.prompt import Prompt
+from router.renderings import Renderings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Serves generation requests; the parts of the router are given to it."""
+
+    fleet: Fleet
+    dispatcher: Dispatcher
+    gate: Gate
+    delivery: Delivery
+    renderings: Renderings
+    metrics: RouterMetrics
+    settings: RouterSettings
+    clock: Clock
+
+    async def serve(self, call: Call, client: Client) -> None:
+        """Answers the call on `client`.
+
+        Raises `RequestError` while nothing has been sent; after that, failures are told inside
+        the body, in the protocol's own way.
+        """
+        outcome = Outcome.FAULT
+        try:
+            prompt = await self._render(call)
+            await self._try_workers(call, _job(call, prompt), client)
+            outcome = _outcome_of_status(call.status)
+        except WorkerDiedMidStream:
+            outcome = Outcome.BROKEN
+        except RequestError as error:
+            outcome = _outcome_of_error(error)
+            raise
+        except asyncio.CancelledError:
+            outcome = Outcome.CLIENT_LEFT
+            raise
+        finally:
+            self._settle(call, outcome)
+
+    async def _render(self, call: Call) -> Prompt:
+        body = call.body
+        self.dispatcher.check_servable(body.model)
+        record = self.fleet.record_of_model(body.model)
+        rendered = await self.renderings.render(body, record)
+        prompt = Prompt(rendered.token_ids, rendered.text, body.cache_salt, self.settings.prefix)
+        longest = record.max_model_len if record is not None else None
+        if prompt.exact and longest is not None and prompt.tokens > longest:
+            raise PromptTooLong(
+                f"the prompt has {prompt.tokens} tokens; {body.model!r} takes at most {longest} "
+                "for prompt and completion together; send a shorter one",
+                param=body.prompt_param,
+            )
+        return prompt
+
+    async def _try_workers(self, call: Call, job: Job, client: Client) -> None:
+        """Relays from the first worker that answers; each is tried once."""
+        failure: RequestError | None = None
+        while True:
+            try:
+                assignment = call.assignment = await self.gate.enter(job)
+            except NoHealthyWorker as error:
+                raise (failure or error) from None
+            call.attempts += 1
+            self.metrics.decided(call, assignment)
+            try:
+                return await self.delivery.run(
+                    call, assignment, client, last_try=self._is_last_try(call, job, assignment)
+                )
+            except (WorkerUnreachable, WorkerFaulted) as error:
+                failure = error
+                self._suspect(assignment, error)
+                if call.attempts >= self.settings.relay.attempts_max:
+                    raise
+            finally:
+                self.dispatcher.release(assignment)
+                self.gate.pump(job.model)
+
+    def _is_last_try(self, call: Call, job: Job, assignment: Assignment) -> bool:
+        tried = job.excluded | {assignment.target.record.worker_id}
+        return call.attempts >= self.settings.relay.attempts_max or not any(
+            target.record.worker_id not in tried for target in self.fleet.eligible(job.model)
+        )
+
+    def _suspect(self, assignment: Assignment, error: RequestError) -> None:
+        """The worker failed a request before its first byte: others take it.
+
+        One that could not be reached gets nothing more until a probe succeeds; one that answered
+        with a fault may have had a bad request.
+        """
+        record = assignment.target.record
+        assignment.job.excluded.add(record.worker_id)
+        if isinstance(error, WorkerUnreachable):
+            self.fleet.dispatch_failed(record.worker_id, record.incarnation, error.message)
+        self.metrics.retried(assignment)
+        _log.warning(
+            "worker %s failed request %s before its first byte: %s",
+            record.worker_id,
+            assignment.job.request_id,
+            error.message,
+        )
+
+    def _settle(self, call: Call, outcome: Outcome) -> None:
+        now_s = self.clock.monotonic_s()
+        if call.assignment is not None and outcome is Outcome.COMPLETED:
+            self.dispatcher.learn(call.assignment, call.usage, now_s)
+        self.metrics.settled(call, outcome, now_s)
+
+
+def _job(call: Call, prompt: Prompt) -> Job:
+    return Job(
+        request_id=call.request_id,
+        model=call.body.model,
+        prompt=prompt,
+        priority=call.priority,
+        session=call.body.session,
+        completion_tokens_max=call.body.max_tokens,
+    )
+
+
+def _outcome_of_status(status: int | None) -> Outcome:
+    if status is None or status >= 500:
+        return Outcome.UNAVAILABLE
+    return Outcome.REJECTED if status >= 400 else Outcome.COMPLETED
+
+
+def _outcome_of_error(error: RequestError) -> Outcome:
+    if isinstance(error, ClientLeft):
+        return Outcome.CLIENT_LEFT
+    if error.status == 429:
+        return Outcome.OVERLOADED
+    if error.status < 500:
+        return Outcome.REJECTED
+    return Outcome.UNAVAILABLE if error.status in (502, 503, 504) else Outcome.FAULT

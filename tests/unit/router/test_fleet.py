@@ -1,0 +1,134 @@
+"""The fleet: who may get a request, and what listeners are told."""
+
+from __future__ import annotations
+
+from rhizome.fleet.records import WorkerRecord, WorkerState
+from router.fleet import EngineLoad, Fleet, targets_of
+
+
+def record(
+    worker_id: str = "w0",
+    incarnation: str = "a",
+    state: WorkerState = WorkerState.READY,
+    data_parallel: int = 1,
+) -> WorkerRecord:
+    return WorkerRecord(
+        worker_id=worker_id,
+        incarnation=incarnation,
+        model="m",
+        url="http://127.0.0.1:1",
+        state=state,
+        data_parallel=data_parallel,
+    )
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def joined(self, record: WorkerRecord) -> None:
+        self.told.append(f"+{record.worker_id}:{record.incarnation}")
+
+    def left(self, record: WorkerRecord) -> None:
+        self.told.append(f"-{record.worker_id}:{record.incarnation}")
+
+
+def eligible(fleet: Fleet) -> list[str]:
+    return [target.target_id for target in fleet.eligible("m")]
+
+
+def test_only_ready_workers_get_requests() -> None:
+    fleet = Fleet(2)
+    for number, state in enumerate(WorkerState):
+        fleet.upsert(record(f"w{number}", state=state), 0.0)
+    ready = list(WorkerState).index(WorkerState.READY)
+    assert eligible(fleet) == [f"w{ready}"]
+
+
+def test_failed_probes_suspend_and_one_success_restores() -> None:
+    fleet = Fleet(2)
+    fleet.upsert(record(), 0.0)
+    fleet.probe("w0", False, 1.0)
+    assert eligible(fleet) == ["w0"]
+    fleet.probe("w0", False, 2.0)
+    assert eligible(fleet) == []
+    fleet.probe("w0", True, 3.0)
+    assert eligible(fleet) == ["w0"]
+
+
+def test_a_failed_dispatch_suspends_at_once_but_not_the_next_incarnation() -> None:
+    fleet = Fleet(2)
+    fleet.upsert(record(incarnation="b"), 0.0)
+    fleet.dispatch_failed("w0", "a", "late news of the old one")
+    assert eligible(fleet) == ["w0"]
+    fleet.dispatch_failed("w0", "b", "refused")
+    assert eligible(fleet) == []
+
+
+def test_a_new_incarnation_is_a_new_worker() -> None:
+    listener = Listener()
+    fleet = Fleet(2, [listener])
+    fleet.upsert(record(incarnation="a"), 0.0)
+    fleet.dispatch_failed("w0", "a", "killed")
+    fleet.upsert(record(incarnation="b"), 1.0)
+    assert listener.told == ["+w0:a", "-w0:a", "+w0:b"]
+    assert eligible(fleet) == ["w0"]
+
+
+def test_a_change_of_state_is_no_new_worker() -> None:
+    listener = Listener()
+    fleet = Fleet(2, [listener])
+    fleet.upsert(record(state=WorkerState.LOADING), 0.0)
+    fleet.upsert(record(state=WorkerState.READY), 1.0)
+    assert listener.told == ["+w0:a"]
+    assert eligible(fleet) == ["w0"]
+
+
+def test_a_draining_worker_gets_nothing_new() -> None:
+    fleet = Fleet(2)
+    fleet.upsert(record(), 0.0)
+    fleet.drain(frozenset({"w0"}))
+    assert eligible(fleet) == []
+    fleet.drain(frozenset())
+    assert eligible(fleet) == ["w0"]
+
+
+def test_removal_is_told_and_the_model_stays_known() -> None:
+    listener = Listener()
+    fleet = Fleet(2, [listener])
+    fleet.upsert(record(), 0.0)
+    fleet.remove("w0", "lease ended", 1.0)
+    fleet.remove("w0", "again", 2.0)
+    assert listener.told == ["+w0:a", "-w0:a"]
+    assert fleet.models() == ()
+    assert fleet.knows_model("m")
+    assert not fleet.knows_model("other")
+
+
+def test_a_late_listener_hears_of_those_already_here() -> None:
+    fleet = Fleet(2)
+    fleet.upsert(record(), 0.0)
+    listener = Listener()
+    fleet.listen(listener)
+    assert listener.told == ["+w0:a"]
+
+
+def test_ranks_are_targets_of_their_own() -> None:
+    ranks = record(data_parallel=2)
+    assert [target.target_id for target in targets_of(ranks)] == ["w0/0", "w0/1"]
+    fleet = Fleet(2)
+    fleet.upsert(ranks, 0.0)
+    fleet.report("w0/1", EngineLoad(running=3, waiting=1, kv_usage=0.5), 1.0)
+    first, second = fleet.eligible("m")
+    assert fleet.load(first) is None
+    assert fleet.elsewhere(second) == 4
+
+
+def test_a_report_counts_only_what_is_not_ours() -> None:
+    fleet = Fleet(2, own_in_flight=lambda _: 3)
+    fleet.upsert(record(), 0.0)
+    target = next(fleet.eligible("m"))
+    fleet.report("w0", EngineLoad(running=5, waiting=0, kv_usage=0.1), 1.0)
+    assert fleet.elsewhere(target) == 2
+    fleet.report("w0", EngineLoad(running=1, waiting=0, kv_usage=0.1), 2.0)
+    assert fleet.elsewhere(target) == 0
