@@ -59,36 +59,25 @@ class Assignment:
     """Nothing else was in flight at the target when it was assigned."""
 
 
+@dataclass(frozen=True, slots=True)
 class Dispatcher:
     """Places jobs on targets."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        index: PrefixIndex,
-        policy: Policy,
-        settings: RouterSettings,
-        clock: Clock,
-        *,
-        book: LoadBook,
-        speeds: LearnedSpeeds,
-        rng: Random,
-    ) -> None:
-        self._fleet = fleet
-        self._index = index
-        self._policy = policy
-        self._settings = settings
-        self._clock = clock
-        self._rng = rng
-        self.book = book
-        self.speeds = speeds
+    fleet: Fleet
+    index: PrefixIndex
+    policy: Policy
+    book: LoadBook
+    speeds: LearnedSpeeds
+    settings: RouterSettings
+    clock: Clock
+    rng: Random
 
     def check_servable(self, model: str, excluded: set[str] | frozenset[str] = frozenset()) -> None:
         """Raises `UnknownModel` or `NoHealthyWorker` if no worker could take the model now."""
-        if any(t.record.worker_id not in excluded for t in self._fleet.eligible(model)):
+        if any(t.record.worker_id not in excluded for t in self.fleet.eligible(model)):
             return
-        if not self._fleet.knows_model(model):
-            known = ", ".join(self._fleet.models()) or "none yet"
+        if not self.fleet.knows_model(model):
+            known = ", ".join(self.fleet.models()) or "none yet"
             raise UnknownModel(
                 f"the model {model!r} does not exist; models served: {known}", param="model"
             )
@@ -101,23 +90,23 @@ class Dispatcher:
         """Whether some worker could take one more request of this class."""
         return any(
             self._in_flight(target) < self._room(target, priority)
-            for target in self._fleet.eligible(model)
+            for target in self.fleet.eligible(model)
         )
 
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
         targets = [
             target
-            for target in self._fleet.eligible(job.model)
+            for target in self.fleet.eligible(job.model)
             if target.record.worker_id not in job.excluded
             and self._in_flight(target) < self._room(target, job.priority)
         ]
         if not targets:
             return None
-        now_s = self._clock.monotonic_s()
+        now_s = self.clock.monotonic_s()
         held = self._held_tokens(job.prompt, targets, now_s)
         candidates = [self._candidate(target, held[target.target_id]) for target in targets]
-        choice = self._policy.choose(_request(job, targets[0]), candidates, self._rng)
+        choice = self.policy.choose(_request(job, targets[0]), candidates, self.rng)
         at = next(i for i, one in enumerate(candidates) if one.worker_id == choice.worker_id)
         target, candidate = targets[at], candidates[at]
         uncached = max(1, job.prompt.tokens - candidate.match_tokens)
@@ -136,7 +125,7 @@ class Dispatcher:
 
     def first_byte(self, assignment: Assignment, *, uncached_tokens: int | None = None) -> None:
         """The worker has begun to answer: its prefill is done."""
-        now_s = self._clock.monotonic_s()
+        now_s = self.clock.monotonic_s()
         assignment.first_byte_at_s = now_s
         self.book.first_byte(assignment.receipt)
 
@@ -145,10 +134,10 @@ class Dispatcher:
         self.book.release(assignment.receipt)
 
     def _in_flight(self, target: Target) -> int:
-        return self.book.in_flight(target.target_id) + self._fleet.elsewhere(target)
+        return self.book.in_flight(target.target_id) + self.fleet.elsewhere(target)
 
     def _room(self, target: Target, priority: Priority) -> int:
-        admission = self._settings.admission
+        admission = self.settings.admission
         room = min(
             admission.in_flight_max_per_worker,
             target.record.max_num_seqs or admission.in_flight_max_per_worker,
@@ -167,13 +156,13 @@ class Dispatcher:
             per_block = prompt.block_tokens(target.record.block_size)
             if per_block not in matches:
                 hashes = prompt.hashes(target.record.block_size)
-                matches[per_block] = self._index.match(hashes, now_s)
+                matches[per_block] = self.index.match(hashes, now_s)
             blocks = matches[per_block].get(target.target_id, 0)
             held[target.target_id] = credited_tokens(blocks, per_block, prompt.tokens)
         return held
 
     def _candidate(self, target: Target, match_tokens: int) -> Candidate:
-        load = self._fleet.load(target)
+        load = self.fleet.load(target)
         return Candidate(
             worker_id=target.target_id,
             match_tokens=match_tokens,
@@ -186,11 +175,11 @@ class Dispatcher:
         )
 
     def _predict(self, prompt: Prompt, target: Target, now_s: float) -> None:
-        prefix = self._settings.prefix
+        prefix = self.settings.prefix
         confirmed_by_events = prompt.exact and bool(target.record.events)
         ttl_s = prefix.predicted_ttl_s if confirmed_by_events else prefix.approximate_ttl_s
         hashes = prompt.hashes(target.record.block_size)
-        self._index.predict(target.target_id, hashes, now_s + ttl_s)
+        self.index.predict(target.target_id, hashes, now_s + ttl_s)
 
 
 def _request(job: Job, sample: Target) -> RoutingRequest:

@@ -1,4 +1,4 @@
-"""Reading requests: bounded bodies, keys, priorities; the first thing that a client's bytes meet."""
+"""Reading requests: bounded bodies, keys and priorities; what a client's bytes meet first."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""`rhizome router`: one router process, in front of static workers or of a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rhizome.logs import configure_logs
+from rhizome.settings.load import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+
+    @app.command("router")
+    def router(
+        worker: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="A worker: URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]. "
+                "Repeat for more; it may be down at the start."
+            ),
+        ] = None,
+        tokenizer: Annotated[
+            Path | None, typer.Option(help="Directory with tokenizer.json and chat template.")
+        ] = None,
+        policy: Annotated[str | None, typer.Option(help="How a worker is chosen.")] = None,
+        host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+        port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+        metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
+        allow_anonymous: Annotated[
+            bool | None,
+            typer.Option("--allow-anonymous", help="Serve without keys beyond loopback."),
+        ] = None,
+        config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
+    ) -> None:
+        """Run a router. Without --worker it finds workers through the registry in Redis."""
+        settings = load_settings(
+            config,
+            flags={
+                "router.workers": tuple(worker) if worker else None,
+                "router.tokenizer": tokenizer,
+                "router.scheduling.policy": policy,
+                "router.host": host,
+                "router.port": port,
+                "router.metrics_port": metrics_port,
+                "router.allow_anonymous": allow_anonymous,
+            },
+        )
+        configure_logs(settings.logs.level, settings.logs.style)
+        from router.process import serve_router
+
+        serve_router(settings)

@@ -1,0 +1,64 @@
+"""Gauges of the router's live state, read when somebody scrapes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from router.events.plane import EventPlane
+from router.fleet import Fleet, targets_of
+from router.gate import Gate
+from router.metrics import LiveGauges
+from router.prefix.index import PrefixIndex
+from router.scheduling.load import LoadBook
+
+
+def live_gauges(
+    fleet: Fleet, gate: Gate, book: LoadBook, index: PrefixIndex, plane: EventPlane
+) -> Callable[[], Iterable[LiveGauges.Reading]]:
+    """The readings over the given parts."""
+
+    def read() -> Iterable[LiveGauges.Reading]:
+        states = Counter(
+            (view.record.model, "suspended" if view.suspended else view.record.state.value)
+            for view in fleet.views()
+        )
+        yield (
+            "router_workers",
+            "Workers by model and state, as this router sees them.",
+            ("model", "state"),
+            [(labels, count) for labels, count in states.items()],
+        )
+        targets = [target.target_id for record in fleet.records() for target in targets_of(record)]
+        yield (
+            "router_in_flight",
+            "Requests that this router has at a target.",
+            ("target",),
+            [((target,), book.in_flight(target)) for target in targets],
+        )
+        yield (
+            "router_queued_tokens",
+            "Uncached prompt tokens dispatched to a target and not yet prefilled.",
+            ("target",),
+            [((target,), book.queued_tokens(target)) for target in targets],
+        )
+        yield (
+            "router_queue_depth",
+            "Requests that wait for room.",
+            ("model",),
+            [((model,), gate.waiting(model)) for model in fleet.models()],
+        )
+        yield (
+            "router_index_blocks",
+            "KV blocks that a target is known to hold.",
+            ("target",),
+            [((target,), index.block_count(target)) for target in targets],
+        )
+        yield (
+            "router_index_bytes",
+            "Estimated memory of the prefix index.",
+            (),
+            [((), index.bytes_used)],
+        )
+
+    return read
