@@ -1,0 +1,1 @@
+"""What the chart renders, checked offline: no cluster, no network."""
