@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ DONE = b"data: [DONE]\n\n"
 
 def scan(scanner: EventScanner, stream: bytes, cuts: list[int]) -> bytes:
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return b"".join(scanner.feed(stream[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    return b"".join(scanner.feed(stream[a:b]) for a, b in pairwise(edges))
 
 
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=12))
