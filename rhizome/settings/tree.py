@@ -145,6 +145,12 @@ class BatchSettings(Slice):
     """Longest uploaded file, in bytes."""
     lines_max: int = Field(default=50_000, ge=1, le=1_000_000)
     """Most lines of one batch."""
+    line_bytes_max: int = Field(default=2**20, ge=1024, le=2**26)
+    """Longest line of a batch's input, in bytes."""
+    result_bytes_max: int = Field(default=2**20, ge=1024, le=2**26)
+    """Longest response that is kept for a line, in bytes."""
+    router_url: str | None = None
+    """`http://host:port` that runners send lines to; absent: `router.host` and `router.port`."""
     concurrency: int = Field(default=8, ge=1, le=4096)
     """Lines that one runner keeps in flight."""
     lease_s: Seconds = 15.0
