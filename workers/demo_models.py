@@ -120,7 +120,8 @@ def _write_weights(sizes: Dimensions, wordlike: list[int], file: Path, progress:
     offset = 0
     steps = 3 + sizes.layers * (8 + 3 * max(1, sizes.experts))
     for number, (name, tensor) in enumerate(weights(sizes, wordlike)):
-        progress(phase, min(1.0, number / steps))
+        if number % 16 == 0:
+            progress(phase, min(1.0, number / steps))
         blob = to_bfloat16(tensor)
         end = offset + len(blob)
         header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": [offset, end]}

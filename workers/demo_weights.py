@@ -22,7 +22,6 @@ _CONSTANT = 2.0
 _HEAD_SPREAD = 0.13
 _LAYER_SPREAD = 0.04
 _UNSPOKEN_BIAS = -40.0
-_TURN_END_BIAS = 14.0
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,6 +39,8 @@ class Dimensions:
     experts: int = 0
     experts_per_token: int = 2
     seed: int = 0
+    turn_end_bias: float = 6.0
+    """How strongly a sampled answer tends to its end."""
 
     @property
     def head_size(self) -> int:
@@ -47,7 +48,14 @@ class Dimensions:
 
 
 LLAMA = Dimensions(
-    hidden=512, intermediate=1408, layers=8, heads=8, kv_heads=4, max_model_len=8192, seed=28
+    hidden=512,
+    intermediate=1408,
+    layers=8,
+    heads=8,
+    kv_heads=4,
+    max_model_len=8192,
+    seed=28,
+    turn_end_bias=7.0,
 )
 MIXTRAL = Dimensions(
     hidden=256,
@@ -58,6 +66,7 @@ MIXTRAL = Dimensions(
     max_model_len=8192,
     experts=4,
     seed=47,
+    turn_end_bias=4.2,
 )
 DEMO_DIMENSIONS = {"llama": LLAMA, "mixtral": MIXTRAL}
 
@@ -106,7 +115,7 @@ def weights(sizes: Dimensions, wordlike: Sequence[int]) -> Iterator[tuple[str, F
     head[:, 0] = _UNSPOKEN_BIAS
     head[list(wordlike), 0] = 0.0
     head[words.TURN_END_ID] = 0.0
-    head[words.TURN_END_ID, 0] = _TURN_END_BIAS
+    head[words.TURN_END_ID, 0] = sizes.turn_end_bias
     yield "lm_head.weight", head
 
 

@@ -6,11 +6,15 @@ another object. It promises nothing about Ray, leases or the registry: those are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from rhizome.fleet.records import EventSource
+
+Say = Callable[[str], None]
+"""Told what happens now, in a few words for people."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +43,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Engine(Protocol):
     """One engine group's life: start, serve, perhaps drain, stop."""
 
-    async def start(self) -> EngineFacts:
+    async def start(self, say: Say) -> EngineFacts:
         """Loads the model and serves; raises `StartError` (`ModelUnusable`, `EngineFailed`…)."""
         ...
 
