@@ -6,6 +6,7 @@ every install renders. Each message names the path.
 {{- include "rhizome.checks.redis" . -}}
 {{- include "rhizome.checks.settings" . -}}
 {{- include "rhizome.checks.ray" . -}}
+{{- include "rhizome.checks.router" . -}}
 {{- include "rhizome.checks.models" . -}}
 {{- end -}}
 
@@ -49,6 +50,15 @@ every install renders. Each message names the path.
 {{- end -}}
 {{- if gt (int .Values.networkPolicy.enginePorts.from) (int .Values.networkPolicy.enginePorts.to) -}}
 {{- fail "networkPolicy.enginePorts.from is above networkPolicy.enginePorts.to." -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rhizome.checks.router" -}}
+{{- if gt (int .Values.router.autoscaling.minReplicas) (int .Values.router.autoscaling.maxReplicas) -}}
+{{- fail "router.autoscaling.minReplicas is above router.autoscaling.maxReplicas." -}}
+{{- end -}}
+{{- if and .Values.router.ingress.tlsSecret (not .Values.router.ingress.host) -}}
+{{- fail "router.ingress.host must be set when router.ingress.tlsSecret is." -}}
 {{- end -}}
 {{- end -}}
 

@@ -6,7 +6,7 @@ topologySpreadConstraints:
   {{- $own := dict "matchLabels" (include "rhizome.selector" . | fromYaml) }}
   {{- $spread := dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway" }}
   {{- range .pod.topologySpreadConstraints | default (list $spread) }}
-  - {{- toYaml (merge (dict) . (dict "labelSelector" $own)) | nindent 4 }}
+  - {{- toYaml (hasKey . "labelSelector" | ternary . (merge (dict "labelSelector" $own) .)) | nindent 4 }}
   {{- end }}
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:

@@ -33,9 +33,7 @@ def test_selectors_match_the_labels_of_their_own_pods(ci: Render) -> None:
 def test_services_select_pods_that_open_their_ports(ci: Render) -> None:
     for service in ci.of_kind("Service"):
         selected = [
-            pod
-            for pod in ci.pods
-            if service["spec"]["selector"].items() <= pod.labels.items()
+            pod for pod in ci.pods if service["spec"]["selector"].items() <= pod.labels.items()
         ]
         assert selected, service["metadata"]["name"]
         for port in service["spec"]["ports"]:
