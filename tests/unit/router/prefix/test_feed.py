@@ -230,6 +230,7 @@ def test_a_check_keeps_the_credit_and_finds_what_was_lost_at_the_end() -> None:
     bench.feed.replayed(1, told(1))
     assert bench.truth.credited == ours(0, 1)
     bench.feed.replayed(2, batch(2.0, removed(1000)))
+    assert bench.truth.credited == set()
     bench.feed.replay_ended()
     assert bench.truth.credited == ours(1)
 
