@@ -46,6 +46,7 @@ class RayWorkers:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ray")
         self._births: dict[str, Any] = {}
         """A pending call to every worker that has not answered one yet."""
+        self._answered: set[str] = set()
 
     async def connect(self) -> None:
         """Connects to the cluster; raises `ClusterError`, or `MissingDependency` without Ray."""
@@ -66,11 +67,26 @@ class RayWorkers:
         await self._call(lambda: self._start(worker_id, spec), _CALL_S)
 
     async def drain(self, worker_id: str, grace_s: float) -> None:
-        await self._call(lambda: self._ask(worker_id, "drain", grace_s, grace_s), grace_s + _CALL_S)
+        await self._ask(worker_id, "drain", grace_s + _CALL_S, grace_s)
 
     async def stop(self, worker_id: str) -> None:
-        await self._call(lambda: self._ask(worker_id, "stop", _STOP_S), _STOP_S + _CALL_S)
+        await self._ask(worker_id, "stop", _STOP_S)
         await self._call(lambda: self._end(worker_id), _CALL_S)
+
+    async def _ask(self, worker_id: str, method: str, deadline_s: float, *args: object) -> None:
+        """Calls the actor, if it is there; that it does not answer is said, and is no error: it may
+        be dead, and whoever asks wants its end."""
+        import ray.exceptions
+
+        answer = await self._call(lambda: self._submit(worker_id, method, *args), _CALL_S)
+        if answer is None:
+            return
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(answer.future()), deadline_s)
+        except TimeoutError:
+            _log.warning("worker %s did not %s within %g s", worker_id, method, deadline_s)
+        except ray.exceptions.RayError as error:
+            _log.warning("worker %s could not %s: %s", worker_id, method, _cause(error))
 
     async def _call(self, work: Callable[[], T], deadline_s: float) -> T:
         import ray.exceptions
@@ -84,10 +100,11 @@ class RayWorkers:
                 advice="Look at the Ray head: `ray status` on its node.",
             ) from error
         except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
-            first_line = str(error).strip().partition("\n")[0]
+            cause = error.__cause__ or error
+            words = str(cause).strip().partition("\n")[0] or type(cause).__name__
             raise ClusterError(
-                f"Ray at {self._address} fails: {first_line or type(error).__name__}",
-                advice="Look at the Ray head: `ray status` on its node.",
+                f"Ray at {self._address} fails: {words}",
+                advice="Look at the Ray head, and at RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here.",
             ) from error
 
     def _connect(self) -> None:
@@ -133,11 +150,14 @@ class RayWorkers:
             del self._births[worker_id]
             try:
                 ray.get(answer)
+                self._answered.add(worker_id)
             except ray.exceptions.RayError as error:
                 faults[worker_id] = _cause(error)
-                actor = self._actor(worker_id) if worker_id in living else None
-                if actor is not None:
-                    self._births[worker_id] = actor.__ray_ready__.remote()
+        self._answered &= living
+        for worker_id in living - self._answered - self._births.keys():
+            actor = self._actor(worker_id)
+            if actor is not None:
+                self._births[worker_id] = actor.__ray_ready__.remote()
         return faults
 
     def _start(self, worker_id: str, spec: ModelSpec) -> None:
@@ -181,21 +201,12 @@ class RayWorkers:
             )
         }
 
-    def _ask(self, worker_id: str, method: str, deadline_s: float, *args: object) -> None:
-        """Calls the actor, if it lives; that it does not answer any more is no error here."""
-        import ray
-        import ray.exceptions
-
+    def _submit(self, worker_id: str, method: str, *args: object) -> Any | None:
         self._connect()
         actor = self._actor(worker_id)
         if actor is None or worker_id in self._births:
-            return  # gone, or not there yet: it has nothing to finish
-        try:
-            ray.get(getattr(actor, method).remote(*args), timeout=deadline_s + 1.0)
-        except ray.exceptions.GetTimeoutError:
-            _log.warning("worker %s did not %s within %g s", worker_id, method, deadline_s)
-        except ray.exceptions.RayError as error:
-            _log.warning("worker %s could not %s: %s", worker_id, method, _cause(error))
+            return None  # gone, or not there yet: it has nothing to finish
+        return getattr(actor, method).remote(*args)
 
     def _end(self, worker_id: str) -> None:
         import ray
@@ -204,6 +215,7 @@ class RayWorkers:
         if actor is not None:
             ray.kill(actor, no_restart=True)
         self._births.pop(worker_id, None)
+        self._answered.discard(worker_id)
         self._remove_group(worker_id)
 
     def _actor(self, worker_id: str) -> Any | None:

@@ -3,10 +3,10 @@
 The plan depends on what is there and on a small memory of each worker's deaths, never on what was
 done before: a new controller, with an empty memory, plans the same for a healthy fleet.
 
-Who restarts whom: Ray brings back the process of a worker that dies once in a while, under the same
-id. The controller steps in when the process is gone for good, when the engine reports that it
-failed, and when a worker dies `DEATHS_LEFT_TO_RAY` times without a calm stretch between: it is
-stopped and started again after a pause that doubles from one second to the setting's maximum.
+Who restarts whom: a worker starts its failed engine again by itself, and Ray brings back a process
+that died, both under the same id. The controller steps in when the process is gone for good, and at
+the `DEATHS_MAX`th death without a calm stretch between: the worker is stopped and started again,
+perhaps elsewhere, after a pause that doubles from one second to the setting's maximum.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cluster.scaling.removals import Removable, choose_removals
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord, WorkerState
 
-DEATHS_LEFT_TO_RAY = 3
+DEATHS_MAX = 3
 BACKOFF_S_MIN = 1.0
 
 
@@ -201,7 +201,7 @@ class _Step:
             past = self._died(one, past, "its process died and was brought back")
         past = replace(past, incarnation=record.incarnation)
         if record.state is WorkerState.FAILED:
-            return self._died(one, past, record.detail or "its engine failed", stop=True)
+            return self._died(one, past, record.detail or "its engine failed")
         if record.state is not WorkerState.READY:
             return replace(past, state=record.state, ready_since_s=None)
         if past.state is not WorkerState.READY or past.ready_since_s is None:
@@ -219,9 +219,9 @@ class _Step:
         return replace(past, living=False, leaving=False, stopping=False, ready_since_s=None)
 
     def _died(self, one: str, past: History, cause: str, *, stop: bool = False) -> History:
-        """One more death; with `stop`, or at the last one left to Ray, it pauses before a start."""
+        """One more death; with `stop`, or at one too many, a pause comes before the next start."""
         deaths = past.deaths + 1
-        stop = stop or deaths >= DEATHS_LEFT_TO_RAY
+        stop = stop or deaths >= DEATHS_MAX
         pause_s = 0.0
         if stop:
             pause_s = min(BACKOFF_S_MIN * 2.0 ** min(deaths - 1, 30), self.backoff_s_max)
