@@ -98,6 +98,9 @@ every install renders. Each message names the path.
 {{- if and $root.Values.ray.enabled (eq (default "cpu" .device) "gpu") (not $gpus) -}}
 {{- fail (printf "settings.models: %q wants GPUs, but no group of ray.workerGroups has a GPU among its resources.limits (such as nvidia.com/gpu)." .name) -}}
 {{- end -}}
+{{- if and $root.Values.ray.enabled (eq (default "cpu" .device) "cpu") (not (default 0.0 .cpus_per_worker)) -}}
+{{- fail (printf "settings.models: %q runs on CPU and needs cpus_per_worker above 0, or Ray may put it beside its head." .name) -}}
+{{- end -}}
 {{- $workers := int (ternary .workers 1 (hasKey . "workers")) -}}
 {{- with .scaling -}}
 {{- $low := int (ternary .min_workers 1 (hasKey . "min_workers")) -}}

@@ -110,11 +110,23 @@ The shared state's URL is put together here, so that the password is in one Secr
   value: "0"
 {{- end -}}
 
-{{/* The settings file, a writable state directory and /tmp over a read-only root. */}}
+{{/* The settings file, and what "rhizome.writableMounts" gives. */}}
 {{- define "rhizome.volumeMounts" -}}
 - name: settings
   mountPath: /etc/rhizome
   readOnly: true
+{{ include "rhizome.writableMounts" . }}
+{{- end -}}
+
+{{- define "rhizome.volumes" -}}
+- name: settings
+  configMap:
+    name: {{ printf "%s-settings" (include "rhizome.fullname" .root) | quote }}
+{{ include "rhizome.writableVolumes" . }}
+{{- end -}}
+
+{{/* A writable state directory and /tmp over a read-only root, and the extra ones. */}}
+{{- define "rhizome.writableMounts" -}}
 - name: state
   mountPath: {{ .root.Values.settings.state_directory | quote }}
 - name: tmp
@@ -124,10 +136,7 @@ The shared state's URL is put together here, so that the password is in one Secr
 {{- end }}
 {{- end -}}
 
-{{- define "rhizome.volumes" -}}
-- name: settings
-  configMap:
-    name: {{ printf "%s-settings" (include "rhizome.fullname" .root) | quote }}
+{{- define "rhizome.writableVolumes" -}}
 - name: state
   emptyDir: {}
 - name: tmp

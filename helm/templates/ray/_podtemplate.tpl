@@ -2,8 +2,8 @@
 The pod template of a Ray group. Takes (dict "root" $ "component" "ray-head" "pod" GROUP
 "container" NAME "grace" SECONDS). KubeRay turns the container into `ray start …` and adds the token.
 
-No checksum of the settings: the controller hands them to the actors, and a change must not end
-every engine at once. Probes ask the raylet (on the head: the GCS) for a connection only, because an
+No settings here: the controller hands them to the actors, and a change must not end every engine
+at once. Probes ask the raylet (on the head: the GCS) for a connection only, because an
 engine that loads for half an hour or is busy must not be killed for it.
 */}}
 {{- define "rhizome.rayPodTemplate" -}}
@@ -30,13 +30,10 @@ spec:
       image: {{ include "rhizome.image" (dict "root" $root "image" $root.Values.ray.image) | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       env:
-        {{- include "rhizome.environment" . | nindent 8 }}
+        - name: HOME
+          value: {{ $root.Values.settings.state_directory | quote }}
         - name: RAY_USAGE_STATS_ENABLED
           value: "0"
-        # Engines listen on the pod's address, which only the router may reach.
-        - name: RHIZOME_WORKER__HOST
-          valueFrom:
-            fieldRef: {fieldPath: status.podIP}
         {{- with .pod.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -72,11 +69,11 @@ spec:
       securityContext:
         {{- include "rhizome.containerSecurityContext" . | nindent 8 }}
       volumeMounts:
-        {{- include "rhizome.volumeMounts" . | nindent 8 }}
+        {{- include "rhizome.writableMounts" . | nindent 8 }}
         - name: shared-memory
           mountPath: /dev/shm
   volumes:
-    {{- include "rhizome.volumes" . | nindent 4 }}
+    {{- include "rhizome.writableVolumes" . | nindent 4 }}
     - name: shared-memory
       emptyDir:
         medium: Memory

@@ -26,7 +26,7 @@ OPEN = (
     "extraVolumes",
 )
 GROUP = {"name": "g", "replicas": 1, "minReplicas": 1, "maxReplicas": 1, "resources": {}}
-MODEL = {"name": "m", "source": "demo:llama"}
+MODEL = {"name": "m", "source": "demo:llama", "cpus_per_worker": 1}
 EXTERNAL = {"existingSecret": "mine"}
 
 REFUSED: list[tuple[Values, str]] = [
@@ -74,6 +74,7 @@ REFUSED: list[tuple[Values, str]] = [
     ({"settings": {"state_directory": "~/x"}}, "settings.state_directory"),
     ({"settings": {"models": [MODEL, MODEL]}}, 'two models share the name "m"'),
     ({"settings": {"models": [{**MODEL, "device": "gpu"}]}}, '"m" wants GPUs'),
+    ({"settings": {"models": [{**MODEL, "cpus_per_worker": 0}]}}, "needs cpus_per_worker above 0"),
     (
         {"settings": {"models": [{**MODEL, "workers": 3, "scaling": {"max_workers": 2}}]}},
         "3 workers do not lie within scaling bounds 1 to 2",
