@@ -89,6 +89,16 @@ def test_the_autoscaler_of_routers_takes_the_place_of_a_fixed_number(chart: Char
     assert "replicas" not in scaled.one("Deployment", "router")["spec"]
 
 
+def test_an_upgrade_leaves_the_number_of_autoscaled_ray_pods_alone(chart: Chart) -> None:
+    for enabled in (True, False):
+        (cluster,) = chart.render({"ray": {"autoscaling": {"enabled": enabled}}}).of_kind(
+            "RayCluster"
+        )
+        for group in cluster["spec"]["workerGroupSpecs"]:
+            assert ("replicas" in group) is not enabled
+            assert group["minReplicas"] <= group["maxReplicas"]
+
+
 def test_service_monitors_find_the_metrics_services(chart: Chart, default: Render) -> None:
     assert default.of_kind("ServiceMonitor") == []
     render = chart.render(EVERYTHING)

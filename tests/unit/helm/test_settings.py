@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from rhizome.settings.load import load_settings
 from rhizome.settings.schema import settings_schema
@@ -73,56 +72,6 @@ def test_every_setting_can_be_set_by_values_and_reaches_the_process(chart: Chart
         path for path, value in leaves(read).items() if path in default and value == default[path]
     }
     assert same == {".redis.url", ".router.api_keys"}
-
-
-def fields(model: type[BaseModel], path: str = "") -> set[str]:
-    found = set()
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= fields(field.annotation, f"{path}.{name}")
-        else:
-            found.add(f"{path}.{name}")
-    return found
-
-
-def schema_fields(schema: Schema, path: str = "") -> set[str]:
-    if "properties" not in schema:
-        return {path}
-    return {
-        found
-        for name, below in schema["properties"].items()
-        for found in schema_fields(below, f"{path}.{name}")
-    }
-
-
-def test_the_schema_has_every_field_of_the_settings_and_no_other() -> None:
-    assert schema_fields(settings_schema()) == fields(Settings)
-
-
-def test_fields_that_hold_secrets_are_unknown_to_the_chart() -> None:
-    hidden = schema_fields(settings_schema()) - schema_fields(settings_schema(secrets=False))
-    assert hidden == {".redis.url", ".router.api_keys"}
-
-
-def test_the_schema_has_no_reference_left_and_every_object_is_closed() -> None:
-    def check(schema: Any, path: str) -> None:
-        if isinstance(schema, list):
-            for one in schema:
-                check(one, path)
-        if not isinstance(schema, dict):
-            return
-        assert "$ref" not in schema
-        if schema.get("type") == "object" and not path.endswith("engine_args"):
-            assert schema["additionalProperties"] is False, path
-        for key, below in schema.items():
-            check(below, f"{path}.{key}")
-
-    check(settings_schema(), "")
-
-
-def test_the_schema_takes_the_defaults_of_the_settings() -> None:
-    defaults = json.loads(Settings().model_dump_json())
-    jsonschema.Draft202012Validator(settings_schema()).validate(defaults)
 
 
 @pytest.mark.parametrize("file", CI_FILES, ids=lambda file: file.stem)

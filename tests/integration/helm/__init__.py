@@ -1,0 +1,1 @@
+"""What the chart renders, run for real as far as that goes without a cluster."""
