@@ -1,0 +1,327 @@
+"""Request bodies, read once and typed where the router looks.
+
+The engine is the authority on meaning: checked here is what the router itself reads, and what is
+wrong beyond doubt. Unknown fields are kept. Every refusal names the field and says what to send.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import msgspec
+
+from rhizome.errors import InvalidRequest, MalformedBody
+from router.render.conversation import has_media
+
+PROMPTS_MAX = 2048
+"""Most prompts in one completion request."""
+TOKENS_MAX = 4 * 2**20
+"""Most token ids in one prompt."""
+_TOKEN_ID_MAX = 2**31 - 1
+_SESSION_CHARS_MAX = 256
+_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True)
+class EngineBody:
+    """A body on its way to an engine."""
+
+    prompt_param: ClassVar[str] = "prompt"
+    """The field that a prompt that is too long is blamed on."""
+
+    raw: bytes
+    """As the client sent it."""
+    fields: dict[str, Any]
+    """The decoded object; not to be changed."""
+    model: str
+
+    @property
+    def stream(self) -> bool:
+        """Whether the client asked for server-sent events."""
+        return self.fields.get("stream") is True
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client asked for usage at the end of its stream."""
+        options = self.fields.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    @property
+    def usage_added(self) -> bool:
+        """Whether usage is asked for on the router's behalf; the client shall not see it."""
+        return self.stream and not self.include_usage
+
+    @cached_property
+    def for_engine(self) -> bytes:
+        """The body to send: as it came, but a stream always reports its usage."""
+        if not self.usage_added:
+            return self.raw
+        options = self.fields.get("stream_options") or {}
+        return _encoder.encode(
+            {**self.fields, "stream_options": {**options, "include_usage": True}}
+        )
+
+    @property
+    def cache_salt(self) -> str | None:
+        """What separates this prompt's cache blocks from others'."""
+        salt = self.fields.get("cache_salt")
+        return salt if isinstance(salt, str) and salt else None
+
+    @property
+    def session(self) -> str | None:
+        """A key that related requests share, if the client gave one."""
+        for name in ("session_id", "prompt_cache_key", "user"):
+            value = self.fields.get(name)
+            if isinstance(value, str) and value:
+                return value[:_SESSION_CHARS_MAX]
+        return None
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens to generate, if the client says so."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            if self.fields.get(name) is not None:
+                return int(self.fields[name])
+        return None
+
+    @property
+    def n(self) -> int:
+        """Completions asked for each prompt."""
+        return int(self.fields.get("n") or 1)
+
+
+class ChatBody(EngineBody):
+    """A chat completion."""
+
+    prompt_param = "messages"
+
+    @cached_property
+    def has_multimodal(self) -> bool:
+        """Whether some message holds an image, audio or video."""
+        return has_media(self.fields["messages"])
+
+
+class CompletionBody(EngineBody):
+    """A completion."""
+
+    @cached_property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts, one or more; empty if the request gives embeddings instead."""
+        prompt = self.fields.get("prompt")
+        if prompt is None:
+            return []
+        if isinstance(prompt, str):
+            return [prompt]
+        return [prompt] if isinstance(prompt[0], int) else prompt
+
+    @property
+    def first_prompt(self) -> str | list[int]:
+        """The prompt that a worker is chosen by."""
+        return self.prompts[0] if self.prompts else ""
+
+
+class TokenizerBody(EngineBody):
+    """Something to tokenize or to detokenize."""
+
+
+GenerationBody = EngineBody
+
+
+def read_chat(data: bytes) -> ChatBody:
+    """A body of `/v1/chat/completions`; raises `MalformedBody` or `InvalidRequest`."""
+    fields = _object(data)
+    model = _model(fields)
+    _check_messages(fields.get("messages"))
+    _check_common(fields)
+    _check(fields, "max_completion_tokens", _is_count, "a whole number, 0 or more")
+    _check(fields, "tools", _is_list, "a list of tools")
+    _check(fields, "chat_template_kwargs", _is_object, "an object")
+    return ChatBody(data, fields, model)
+
+
+def read_completion(data: bytes) -> CompletionBody:
+    """A body of `/v1/completions`; raises `MalformedBody` or `InvalidRequest`."""
+    fields = _object(data)
+    model = _model(fields)
+    if fields.get("prompt") is not None or fields.get("prompt_embeds") is None:
+        _check_prompt(fields.get("prompt"))
+    _check_common(fields)
+    return CompletionBody(data, fields, model)
+
+
+def read_tokenizer_body(data: bytes) -> TokenizerBody:
+    """A body of `/tokenize` or `/detokenize`; raises `MalformedBody` or `InvalidRequest`."""
+    fields = _object(data)
+    model = _model(fields)
+    if "messages" in fields:
+        _check_messages(fields["messages"])
+    elif "tokens" in fields:
+        tokens = fields["tokens"]
+        if not isinstance(tokens, list) or not _are_token_ids(tokens):
+            raise InvalidRequest("'tokens' must be a list of token ids", param="tokens")
+    elif not isinstance(fields.get("prompt"), str):
+        raise InvalidRequest(
+            "send 'prompt' (text) or 'messages' to tokenize, or 'tokens' to detokenize",
+            param="prompt",
+        )
+    return TokenizerBody(data, fields, model)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        content = _decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"the body is not valid UTF-8: {error.reason}") from error
+    except msgspec.DecodeError as error:
+        raise MalformedBody(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise MalformedBody("the body is nested too deep; send fewer levels") from error
+    if not isinstance(content, dict):
+        raise MalformedBody(f"the body must be a JSON object, not {_kind(content)}")
+    return content
+
+
+def _model(fields: Mapping[str, Any]) -> str:
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest(
+            "'model' must be the name of a model; GET /v1/models lists them", param="model"
+        )
+    return model
+
+
+def _check_messages(messages: Any) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest(
+            "'messages' must be a list of at least one message, "
+            'e.g. [{"role": "user", "content": "Hello"}]',
+            param="messages",
+        )
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise InvalidRequest(
+                f"message {index} must be an object with 'role' and 'content', "
+                f"not {_kind(message)}",
+                param=f"messages.{index}",
+            )
+        role = message.get("role")
+        if not isinstance(role, str) or not role:
+            raise InvalidRequest(
+                f"message {index} needs a 'role', e.g. system, user, assistant or tool",
+                param=f"messages.{index}.role",
+            )
+        _check_content(message.get("content"), f"messages.{index}.content")
+
+
+def _check_content(content: Any, param: str) -> None:
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise InvalidRequest(
+            f"'content' must be text or a list of parts, not {_kind(content)}", param=param
+        )
+    for index, part in enumerate(content):
+        if not isinstance(part, str | dict):
+            raise InvalidRequest(
+                f"part {index} of 'content' must be an object with a 'type', not {_kind(part)}",
+                param=f"{param}.{index}",
+            )
+
+
+def _check_prompt(prompt: Any) -> None:
+    if isinstance(prompt, str):
+        return
+    if isinstance(prompt, list) and prompt:
+        if _are_token_ids(prompt):
+            return
+        if len(prompt) > PROMPTS_MAX:
+            raise InvalidRequest(f"send at most {PROMPTS_MAX} prompts at once", param="prompt")
+        if all(isinstance(item, str) for item in prompt):
+            return
+        if all(isinstance(item, list) and item and _are_token_ids(item) for item in prompt):
+            return
+    raise InvalidRequest(
+        "'prompt' must be text, a list of texts, a list of token ids, or a list of such lists; "
+        "none of them empty",
+        param="prompt",
+    )
+
+
+def _check_common(fields: Mapping[str, Any]) -> None:
+    _check(fields, "stream", _is_flag, "true or false")
+    _check(fields, "stream_options", _is_object, "an object, e.g. {'include_usage': true}")
+    options = fields.get("stream_options") or {}
+    _check(options, "include_usage", _is_flag, "true or false", within="stream_options.")
+    _check(fields, "max_tokens", _is_count, "a whole number, 0 or more")
+    _check(fields, "n", _is_positive, "a whole number, 1 or more")
+    _check(fields, "temperature", _is_not_negative, "a number, 0 or more")
+    _check(fields, "top_p", _is_not_negative, "a number between 0 and 1")
+    _check(fields, "cache_salt", _is_text, "text")
+
+
+def _check(
+    fields: Mapping[str, Any],
+    name: str,
+    fits: Callable[[Any], bool],
+    wanted: str,
+    *,
+    within: str = "",
+) -> None:
+    """Raises `InvalidRequest` unless the field fits, is null or is absent."""
+    value = fields.get(name)
+    if value is not None and not fits(value):
+        raise InvalidRequest(
+            f"'{within}{name}' must be {wanted}, not {_kind(value)}", param=within + name
+        )
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_not_negative(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_count(value: Any) -> bool:
+    return _is_not_negative(value) and value == int(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_count(value) and value >= 1
+
+
+def _are_token_ids(items: list[Any]) -> bool:
+    return len(items) <= TOKENS_MAX and all(
+        type(item) is int and 0 <= item <= _TOKEN_ID_MAX for item in items
+    )
+
+
+def _kind(value: Any) -> str:
+    """The JSON name of a value's type, and the value itself if it is a short one."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value:.6g}"
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list) else "an object"
