@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from router.admission.classes import Priority
 from router.dispatch import Assignment
-from router.http.bodies import GenerationBody
+from router.http.bodies import EngineBody
 from router.relay.scanner import Usage
 
 
@@ -14,7 +14,7 @@ from router.relay.scanner import Usage
 class Call:
     path: str
     """The engine's path, e.g. `/v1/chat/completions`; also the metric label `route`."""
-    body: GenerationBody
+    body: EngineBody
     request_id: str
     priority: Priority
     accepted_at_s: float

@@ -14,7 +14,7 @@ from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker, UnknownModel
 from rhizome.settings.tree import RouterSettings
 from router.admission.classes import Priority
-from router.fleet import Fleet, Target
+from router.fleet import Fleet, Target, targets_of
 from router.prefix.credit import credited_tokens
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
@@ -133,6 +133,15 @@ class Dispatcher:
         """Gives the booked load back; later calls do nothing."""
         self.book.release(assignment.receipt)
 
+    def in_flight(self, model: str) -> int:
+        """This router's requests at the targets of a model."""
+        return sum(
+            self.book.in_flight(target.target_id)
+            for record in self.fleet.records()
+            if record.model == model
+            for target in targets_of(record)
+        )
+
     def _in_flight(self, target: Target) -> int:
         return self.book.in_flight(target.target_id) + self.fleet.elsewhere(target)
 
@@ -176,7 +185,7 @@ class Dispatcher:
 
     def _predict(self, prompt: Prompt, target: Target, now_s: float) -> None:
         prefix = self.settings.prefix
-        confirmed_by_events = prompt.exact and bool(target.record.events)
+        confirmed_by_events = prompt.has_tokens and bool(target.record.events)
         ttl_s = prefix.predicted_ttl_s if confirmed_by_events else prefix.approximate_ttl_s
         hashes = prompt.hashes(target.record.block_size)
         self.index.predict(target.target_id, hashes, now_s + ttl_s)

@@ -134,7 +134,7 @@ class RouterMetrics:
             return
         self.prompt_tokens.labels(model).inc(call.usage.prompt_tokens)
         self.completion_tokens.labels(model).inc(call.usage.completion_tokens or 0)
-        if call.usage.cached_tokens is not None:
+        if call.usage.cached_tokens is not None and assignment.job.prompt.exact:
             predicted, actual = assignment.predicted_tokens, call.usage.cached_tokens
             self.predicted_cached_tokens.labels(model).inc(predicted)
             self.actual_cached_tokens.labels(model).inc(actual)

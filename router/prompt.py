@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rhizome.settings.tree import PrefixSettings
 from router.prefix.hashing import block_hashes, byte_block_hashes, root_hash
+from router.render.outcomes import Rendered
 
 _BLOCK_SIZE_UNKNOWN = 16
 
@@ -16,21 +15,18 @@ class Prompt:
     Hashes are computed once per block size; approximate prompts have one size for all workers.
     """
 
-    def __init__(
-        self,
-        token_ids: Sequence[int] | None,
-        text: bytes,
-        salt: str | None,
-        settings: PrefixSettings,
-    ) -> None:
-        self._token_ids = token_ids
-        self._text = text
+    def __init__(self, rendered: Rendered, salt: str | None, settings: PrefixSettings) -> None:
+        self._token_ids = rendered.token_ids
+        self._text = rendered.text
+        self.exact = rendered.exact
+        """Whether the token ids are the whole prompt as the engine will see it."""
         self._root = root_hash(salt=salt)
         self._settings = settings
         self._hashes: dict[int, list[int]] = {}
 
     @property
-    def exact(self) -> bool:
+    def has_tokens(self) -> bool:
+        """Whether token ids are known, if only of the first of several prompts."""
         return self._token_ids is not None
 
     @property
@@ -42,14 +38,14 @@ class Prompt:
 
     def block_tokens(self, block_size: int | None) -> int:
         """Tokens that one hash of `hashes(block_size)` stands for, at least 1."""
-        if self.exact:
+        if self.has_tokens:
             return block_size or _BLOCK_SIZE_UNKNOWN
         settings = self._settings
         return max(1, round(settings.approximate_block_bytes / settings.bytes_per_token))
 
     def hashes(self, block_size: int | None) -> list[int]:
         """Chained hashes of the full blocks, first block first."""
-        size = (block_size or _BLOCK_SIZE_UNKNOWN) if self.exact else 0
+        size = (block_size or _BLOCK_SIZE_UNKNOWN) if self.has_tokens else 0
         found = self._hashes.get(size)
         if found is None:
             if self._token_ids is not None:

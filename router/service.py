@@ -32,6 +32,7 @@ from router.http.client import Client
 from router.metrics import RouterMetrics
 from router.prompt import Prompt
 from router.renderings import Renderings
+from router.signals import SignalReporter
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Service:
     delivery: Delivery
     renderings: Renderings
     metrics: RouterMetrics
+    signals: SignalReporter
     settings: RouterSettings
     clock: Clock
 
@@ -56,6 +58,7 @@ class Service:
         the body, in the protocol's own way.
         """
         outcome = Outcome.FAULT
+        self.signals.arrived(call.body.model)
         try:
             prompt = await self._render(call)
             await self._try_workers(call, _job(call, prompt), client)
@@ -64,6 +67,8 @@ class Service:
             outcome = Outcome.BROKEN
         except RequestError as error:
             outcome = _outcome_of_error(error)
+            self.metrics.refused(error)
+            self.signals.refused(call.body.model, error)
             raise
         except asyncio.CancelledError:
             outcome = Outcome.CLIENT_LEFT
@@ -76,7 +81,7 @@ class Service:
         self.dispatcher.check_servable(body.model)
         record = self.fleet.record_of_model(body.model)
         rendered = await self.renderings.render(body, record)
-        prompt = Prompt(rendered.token_ids, rendered.text, body.cache_salt, self.settings.prefix)
+        prompt = Prompt(rendered, body.cache_salt, self.settings.prefix)
         longest = record.max_model_len if record is not None else None
         if prompt.exact and longest is not None and prompt.tokens > longest:
             raise PromptTooLong(
@@ -96,6 +101,7 @@ class Service:
                 raise (failure or error) from None
             call.attempts += 1
             self.metrics.decided(call, assignment)
+            self.signals.decided(assignment)
             try:
                 return await self.delivery.run(
                     call, assignment, client, last_try=self._is_last_try(call, job, assignment)

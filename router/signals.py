@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from rhizome.clock import Clock
 from rhizome.errors import RequestError, StoreUnavailable
+from rhizome.ids import new_id
 from rhizome.stores.signals import ModelSignal, SignalBoard
-from router.dispatch import Assignment
+from router.dispatch import Assignment, Dispatcher
 from router.fleet import Fleet
 from router.gate import Gate
 
@@ -30,11 +31,12 @@ class SignalReporter:
     """Collects over a window and publishes it; the store's absence costs the report, no more."""
 
     def __init__(
-        self, router_id: str, board: SignalBoard, fleet: Fleet, gate: Gate, clock: Clock
+        self, board: SignalBoard, fleet: Fleet, dispatcher: Dispatcher, gate: Gate, clock: Clock
     ) -> None:
-        self._router_id = router_id
+        self._router_id = new_id("router")
         self._board = board
         self._fleet = fleet
+        self._dispatcher = dispatcher
         self._gate = gate
         self._clock = clock
         self._windows: dict[str, _Window] = {}
@@ -50,9 +52,10 @@ class SignalReporter:
         if error.status in (429, 503):
             self._window(model).refused += 1
 
-    def decided(self, model: str, assignment: Assignment, waited_ms: float) -> None:
-        """A worker was chosen after `waited_ms` in the queue."""
-        window = self._window(model)
+    def decided(self, assignment: Assignment) -> None:
+        """A worker was chosen."""
+        window = self._window(assignment.job.model)
+        waited_ms = assignment.waited_s * 1000
         window.wait_ms_max = max(window.wait_ms_max, waited_ms)
         window.predicted_ttft_ms.append(waited_ms + assignment.choice.chosen.predicted_ttft_ms)
 
@@ -89,7 +92,7 @@ class SignalReporter:
             window_s=window_s,
             queued=self._gate.waiting(model),
             queue_wait_ms_max=max(window.wait_ms_max, waiting_ms),
-            in_flight=self._gate.in_flight(model),
+            in_flight=self._dispatcher.in_flight(model),
             predicted_ttft_ms_p90=_p90(window.predicted_ttft_ms),
             arrivals_per_s=window.arrivals / window_s,
             refused=window.refused,

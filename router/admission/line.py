@@ -1,0 +1,151 @@
+"""The waiting line: requests that found every worker full, in order, bounded, with deadlines.
+
+Pure. Promises: the bound is never exceeded; a ticket leaves exactly once, as admitted, expired or
+given up; inside a class the order is that of arrival, and batch work comes after everybody
+interactive of its model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rhizome.errors import QueueFull
+from router.admission.classes import Priority
+
+RETRY_AFTER_S_MIN = 1.0
+RETRY_AFTER_S_MAX = 60.0
+_RETRY_AFTER_S_UNKNOWN = 5.0
+_ADMISSIONS_REMEMBERED = 256
+_RATE_WINDOW_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A place in the line."""
+
+    number: int
+    model: str
+    priority: Priority
+    entered_at_s: float
+    deadline_s: float
+
+
+class _Queue:
+    """One model's waiting tickets by number, in order of arrival, and its recent admissions."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[Priority, dict[int, Ticket]] = {one: {} for one in Priority}
+        self.admissions: deque[float] = deque(maxlen=_ADMISSIONS_REMEMBERED)
+
+    def __len__(self) -> int:
+        return sum(len(tickets) for tickets in self.waiting.values())
+
+
+class WaitingLine:
+    """The lines of all models, under one bound."""
+
+    def __init__(self, length_max: int) -> None:
+        self._length_max = length_max
+        self._queues: dict[str, _Queue] = {}
+        self._total = 0
+        self._next_number = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    def length(self, model: str) -> int:
+        """Tickets of the model."""
+        queue = self._queues.get(model)
+        return len(queue) if queue is not None else 0
+
+    def oldest_wait_s(self, model: str, now_s: float) -> float:
+        """How long the first ticket of the model has waited; 0 if nobody waits."""
+        entered = [ticket.entered_at_s for ticket in self.in_order(model)]
+        return max(0.0, now_s - min(entered)) if entered else 0.0
+
+    def is_ahead(self, model: str, priority: Priority) -> bool:
+        """Whether somebody waits whom a newcomer of this class must not overtake."""
+        queue = self._queues.get(model)
+        if queue is None:
+            return False
+        if priority is Priority.INTERACTIVE:
+            return bool(queue.waiting[Priority.INTERACTIVE])
+        return len(queue) > 0
+
+    def offer(self, model: str, priority: Priority, now_s: float, wait_s_max: float) -> Ticket:
+        """A ticket at the end of the line; raises `QueueFull` with a time to come back."""
+        if self._total >= self._length_max:
+            raise QueueFull(
+                f"every worker of {model!r} is busy and {self._total} requests wait already",
+                retry_after_s=self.retry_after_s(model, now_s),
+            )
+        self._next_number += 1
+        ticket = Ticket(self._next_number, model, priority, now_s, now_s + wait_s_max)
+        queue = self._queues.setdefault(model, _Queue())
+        queue.waiting[priority][ticket.number] = ticket
+        self._total += 1
+        return ticket
+
+    def in_order(self, model: str) -> Iterator[Ticket]:
+        """The model's tickets, interactive first; safe against removal while iterating."""
+        queue = self._queues.get(model)
+        if queue is not None:
+            for priority in (Priority.INTERACTIVE, Priority.BATCH):
+                yield from list(queue.waiting[priority].values())
+
+    def models(self) -> list[str]:
+        """Models that somebody waits for."""
+        return [model for model, queue in self._queues.items() if len(queue)]
+
+    def admit(self, ticket: Ticket, now_s: float) -> None:
+        """The ticket's request has got a worker."""
+        if self.give_up(ticket):
+            self._queues[ticket.model].admissions.append(now_s)
+
+    def give_up(self, ticket: Ticket) -> bool:
+        """Takes the ticket out; False if it had left before."""
+        queue = self._queues.get(ticket.model)
+        if queue is None or queue.waiting[ticket.priority].pop(ticket.number, None) is None:
+            return False
+        self._total -= 1
+        return True
+
+    def expire(self, now_s: float) -> list[Ticket]:
+        """Takes out and returns the tickets whose deadline has passed."""
+        late = [
+            ticket
+            for model in self.models()
+            for ticket in self.in_order(model)
+            if ticket.deadline_s <= now_s
+        ]
+        for ticket in late:
+            self.give_up(ticket)
+        return late
+
+    def retry_after_s(self, model: str, now_s: float) -> float:
+        """When a newcomer could expect to be admitted, from the line's measured drain rate.
+
+        Little's law: length / rate. A line that nobody has left lately has no rate; a constant
+        stands in for it.
+        """
+        queue = self._queues.get(model)
+        recent = (
+            [] if queue is None else [at for at in queue.admissions if at > now_s - _RATE_WINDOW_S]
+        )
+        if len(recent) < 2 or queue is None:
+            return _RETRY_AFTER_S_UNKNOWN
+        rate_per_s = len(recent) / max(1e-3, now_s - recent[0])
+        return min(RETRY_AFTER_S_MAX, max(RETRY_AFTER_S_MIN, (len(queue) + 1) / rate_per_s))
+
+    def check_invariants(self) -> None:
+        """For tests: raises AssertionError if the parts disagree."""
+        assert self._total == sum(len(queue) for queue in self._queues.values())
+        assert 0 <= self._total <= self._length_max
+        for model, queue in self._queues.items():
+            for priority, tickets in queue.waiting.items():
+                for number, ticket in tickets.items():
+                    assert (ticket.model, ticket.priority) == (model, priority)
+                    assert ticket.number == number
+                assert list(tickets) == sorted(tickets)

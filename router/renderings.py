@@ -1,0 +1,78 @@
+"""One rendering per model directory, loaded off the event loop as soon as a worker names it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from rhizome.errors import ModelUnusable
+from rhizome.fleet.records import WorkerRecord
+from rhizome.tasks import Tasks
+from router.http.bodies import ChatBody, CompletionBody, EngineBody
+from router.render.files import model_directory
+from router.render.outcomes import Rendered, Why
+from router.render.renderer import Renderer, load_renderer
+from router.render.rendering import Rendering
+
+_log = logging.getLogger(__name__)
+_LOAD_TIMEOUT_S = 30.0
+_DIRECTORIES_MAX = 256
+
+
+class Renderings:
+    """Renders prompts with the tokenizer of the worker's model, or approximately without one.
+
+    A fleet listener: loading starts when a worker joins, and a request that comes earlier waits
+    for it, at most `_LOAD_TIMEOUT_S`.
+    """
+
+    def __init__(self, tokenizer: Path | None, tasks: Tasks) -> None:
+        self._tokenizer = tokenizer
+        self._tasks = tasks
+        self._approximate = Rendering(None)
+        self._loading: dict[Path, asyncio.Task[Rendering]] = {}
+
+    def joined(self, record: WorkerRecord) -> None:
+        self._rendering(record)
+
+    def left(self, record: WorkerRecord) -> None:
+        """Kept: the worker may come back, and others of its model may be there."""
+
+    async def render(self, body: EngineBody, record: WorkerRecord | None) -> Rendered:
+        """The body's prompt; raises nothing for any body. What generates nothing has none."""
+        if not isinstance(body, ChatBody | CompletionBody):
+            return Rendered(None, b"", Why.SHAPE)
+        loading = self._rendering(record) if record is not None else None
+        rendering = self._approximate
+        if loading is not None:
+            await asyncio.wait({loading}, timeout=_LOAD_TIMEOUT_S)
+            if loading.done():
+                rendering = loading.result()
+        return await rendering.render(body)
+
+    def close(self) -> None:
+        """Stops the threads of all renderings."""
+        for loading in self._loading.values():
+            if loading.done() and not loading.cancelled():
+                loading.result().close()
+
+    def _rendering(self, record: WorkerRecord) -> asyncio.Task[Rendering] | None:
+        directory = model_directory(self._tokenizer, record.model_root)
+        if directory is None:
+            return None
+        loading = self._loading.get(directory)
+        if loading is None:
+            if len(self._loading) >= _DIRECTORIES_MAX:
+                return None
+            work = self._load(directory, record.model)
+            loading = self._loading[directory] = self._tasks.start("load-tokenizer", work)
+        return loading
+
+    async def _load(self, directory: Path, model: str) -> Rendering:
+        renderer: Renderer | None = None
+        try:
+            renderer = await asyncio.to_thread(load_renderer, directory)
+        except ModelUnusable as error:
+            _log.warning("%s is routed in approximate mode: %s", model, error.message)
+        return Rendering(renderer)
