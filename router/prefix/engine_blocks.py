@@ -36,8 +36,6 @@ from router.prefix.hashing import extend_chain, root_hash
 COPIES_MAX = 2**20
 """Bound on a target that does not say how many blocks it has."""
 
-_TOKEN_ID_MAX = 2**32 - 1
-
 
 class Truth(Protocol):
     """The part of the prefix index that events write (see `router.prefix.index`)."""
@@ -143,10 +141,11 @@ class EngineBlocks:
             return
         self.counters.not_text += count - textual
         tokens = event.token_ids[: textual * event.block_size]
-        if tokens and not (min(tokens) >= 0 and max(tokens) <= _TOKEN_ID_MAX):
+        try:
+            chain = extend_chain(parent, tokens, event.block_size)
+        except ValueError:
             self.counters.not_text += textual
             return
-        chain = extend_chain(parent, tokens, event.block_size)
         engine_hashes = event.block_hashes[:textual]
         if self._contradicts(engine_hashes, chain):
             self.counters.conflicts += 1
