@@ -37,7 +37,9 @@ class ScalingBounds(BaseModel):
     model_config = _FORBID
 
     min_workers: int = Field(default=1, ge=0, le=10_000)
+    """Fewest workers."""
     max_workers: int = Field(default=1, ge=0, le=10_000)
+    """Most workers."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ScalingBounds:

@@ -122,12 +122,4 @@ def test_every_object_of_the_schema_refuses_unknown_keys() -> None:
 
 def test_every_value_has_a_meaning() -> None:
     for path, schema, _ in values_leaves(read_schema()):
-        if path not in {"settings.models[].scaling.min_workers", _MAX_WORKERS}:
-            assert schema.get("description"), path
-
-
-_MAX_WORKERS = "settings.models[].scaling.max_workers"
-
-
-def test_every_default_of_the_chart_is_known_to_its_schema(chart: Chart) -> None:
-    assert chart.render({}).manifests
+        assert schema.get("description"), path
