@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rhizome.fleet.records import WorkerRecord, WorkerState
+import msgspec
+
+from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
 from router.fleet import EngineLoad, Fleet, targets_of
 
 
@@ -132,3 +134,15 @@ def test_a_report_counts_only_what_is_not_ours() -> None:
     assert fleet.elsewhere(target) == 2
     fleet.report("w0", EngineLoad(running=1, waiting=0, kv_usage=0.1), 2.0)
     assert fleet.elsewhere(target) == 0
+
+
+def test_a_worker_that_tells_its_event_sources_when_it_is_ready_joins_again() -> None:
+    listener = Listener()
+    fleet = Fleet(2, [listener])
+    loading = record(state=WorkerState.LOADING)
+    fleet.upsert(loading, 0.0)
+    source = EventSource(endpoint="tcp://127.0.0.1:1")
+    ready = msgspec.structs.replace(loading, state=WorkerState.READY, events=(source,))
+    fleet.upsert(ready, 1.0)
+    fleet.upsert(msgspec.structs.replace(ready, state=WorkerState.DRAINING), 2.0)
+    assert listener.told == ["+w0:a", "-w0:a", "+w0:a"]

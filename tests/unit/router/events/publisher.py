@@ -29,9 +29,10 @@ class Publisher:
     ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._lock = threading.Lock()
-        keys: tuple[bytes, bytes] | tuple[None, None]
-        keys = zmq.curve_keypair() if curve else (None, None)
-        self._public, self._secret = keys
+        self._public: bytes | None = None
+        self._secret: bytes | None = None
+        if curve:
+            self._public, self._secret = zmq.curve_keypair()
         self._out = self._socket(zmq.PUB)
         self._replay = self._socket(zmq.ROUTER)
         self.port = _bind(self._out, port)
