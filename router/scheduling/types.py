@@ -47,6 +47,8 @@ class Candidate:
     """Learned time of a decode step, > 0."""
     kv_usage: float = 0.0
     """Share of its KV blocks in use, 0 to 1."""
+    overhead_ms: float = 0.0
+    """Learned first-token time of a prompt that is wholly cached, >= 0."""
 
 
 @dataclass(frozen=True, slots=True)

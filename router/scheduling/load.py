@@ -1,0 +1,112 @@
+"""The load that this router has caused: one receipt per dispatch, given back exactly once.
+
+A receipt goes from prefill (its uncached prompt tokens are queued at the target) to decode (they
+are done, the request is still in flight) to released. Each step happens at most once, whatever
+the order and number of calls: retries, late answers of an old attempt and the loss of a target
+leave no load behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ReceiptState(StrEnum):
+    PREFILL = "prefill"
+    DECODE = "decode"
+    RELEASED = "released"
+
+
+@dataclass(slots=True, eq=False)
+class Receipt:
+    """The load of one dispatch. Changed by its `LoadBook` only."""
+
+    target: str
+    uncached_tokens: int
+    reserved_at_s: float
+    state: ReceiptState = ReceiptState.PREFILL
+
+
+@dataclass(slots=True)
+class _Load:
+    queued_tokens: int = 0
+    receipts: set[Receipt] = field(default_factory=set)
+
+
+class LoadBook:
+    """Receipts by target. A target without receipts takes no memory."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, _Load] = {}
+
+    def in_flight(self, target: str) -> int:
+        """Dispatches to the target that have not been released; >= 0."""
+        load = self._loads.get(target)
+        return len(load.receipts) if load is not None else 0
+
+    def queued_tokens(self, target: str) -> int:
+        """Uncached prompt tokens of dispatches that have not had their first byte; >= 0."""
+        load = self._loads.get(target)
+        return load.queued_tokens if load is not None else 0
+
+    def reserve(self, target: str, uncached_tokens: int, now_s: float) -> Receipt:
+        """Books a dispatch; pair it with `release`."""
+        assert uncached_tokens >= 0
+        receipt = Receipt(target, uncached_tokens, now_s)
+        load = self._loads.setdefault(target, _Load())
+        load.receipts.add(receipt)
+        load.queued_tokens += uncached_tokens
+        return receipt
+
+    def first_byte(self, receipt: Receipt) -> None:
+        """The target has begun to answer: the prompt is no longer queued there."""
+        if receipt.state is ReceiptState.PREFILL:
+            self._loads[receipt.target].queued_tokens -= receipt.uncached_tokens
+            receipt.state = ReceiptState.DECODE
+
+    def release(self, receipt: Receipt) -> bool:
+        """Gives the load back; True the first time, later calls change nothing."""
+        if receipt.state is ReceiptState.RELEASED:
+            return False
+        self.first_byte(receipt)
+        receipt.state = ReceiptState.RELEASED
+        load = self._loads[receipt.target]
+        load.receipts.remove(receipt)
+        if not load.receipts:
+            assert load.queued_tokens == 0
+            del self._loads[receipt.target]
+        return True
+
+    def drop_target(self, target: str) -> tuple[Receipt, ...]:
+        """The target is gone: releases all that it had, and returns it."""
+        load = self._loads.get(target)
+        return self._release_all(load.receipts if load is not None else ())
+
+    def sweep(self, now_s: float, age_max_s: float) -> tuple[Receipt, ...]:
+        """Releases what is older than any request may be (a leak), and returns it."""
+        return self._release_all(
+            receipt
+            for load in self._loads.values()
+            for receipt in load.receipts
+            if now_s - receipt.reserved_at_s > age_max_s
+        )
+
+    def check_invariants(self) -> None:
+        """For tests: raises AssertionError if the sums disagree with the receipts."""
+        for target, load in self._loads.items():
+            assert load.receipts
+            assert all(receipt.target == target for receipt in load.receipts)
+            assert all(receipt.state is not ReceiptState.RELEASED for receipt in load.receipts)
+            assert load.queued_tokens == sum(
+                receipt.uncached_tokens
+                for receipt in load.receipts
+                if receipt.state is ReceiptState.PREFILL
+            )
+
+    def _release_all(self, receipts: Iterable[Receipt]) -> tuple[Receipt, ...]:
+        chosen = tuple(receipts)
+        for receipt in chosen:
+            self.release(receipt)
+        return chosen

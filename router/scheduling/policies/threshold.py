@@ -1,0 +1,43 @@
+"""Cache-aware by thresholds, as SGLang's router does it (its defaults: 0.5, 32, 1.1).
+
+If loads differ by more than 32 requests and by more than 10 %, prefixes are not looked at and the
+least loaded takes the request. Else the longest match takes it if it covers more than half of the
+prompt, and the least loaded if not. Kept to be compared with: it has a cliff at each threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from router.scheduling.choosing import Reason, choice, lowest
+from router.scheduling.types import Candidate, Choice, RoutingRequest
+
+CACHE_THRESHOLD = 0.5
+BALANCE_ABS = 32
+BALANCE_REL = 1.1
+
+
+class ThresholdPolicy:
+    """The longest match above the threshold, unless the loads are out of balance."""
+
+    name = "threshold"
+
+    def choose(
+        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
+    ) -> Choice:
+        loads = [float(one.in_flight) for one in candidates]
+        longest = max(one.match_tokens for one in candidates)
+        if max(loads) - min(loads) > BALANCE_ABS and max(loads) > BALANCE_REL * min(loads):
+            reason = Reason.IMBALANCE
+        elif longest > CACHE_THRESHOLD * request.prompt_tokens:
+            reason = Reason.PREFIX_MATCH
+            beyond = max(loads) + 1
+            loads = [
+                load if one.match_tokens == longest else load + beyond
+                for load, one in zip(loads, candidates, strict=True)
+            ]
+        else:
+            reason = Reason.NO_MATCH
+        at, _ = lowest(loads, rng)
+        return choice(request, candidates, loads, at, reason)
