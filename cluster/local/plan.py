@@ -1,0 +1,175 @@
+"""From what the user asked to the settings of one local cluster, before anything starts.
+
+Local defaults (two demonstration models, free metrics ports, a short shutdown grace) stand beneath
+the user's file, variables and flags: what was set anywhere else is kept, or refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from cluster.local.ports import port_or_free, require_port
+from rhizome.errors import MissingDependency, SettingsError
+from rhizome.fleet.models import ModelSpec, ScalingBounds
+from rhizome.settings.load import load_settings
+from rhizome.settings.tree import Settings
+
+_SHUTDOWN_GRACE_S = 10.0
+_KV_CACHE_MEMORY = "200M"
+_CPU_BLOCK_SIZE = 32
+
+DEMO_MODELS = (
+    ModelSpec(
+        name="llama-demo",
+        source="demo:llama",
+        workers=2,
+        scaling=ScalingBounds(min_workers=1, max_workers=3),
+        block_size=_CPU_BLOCK_SIZE,
+        kv_cache_memory=_KV_CACHE_MEMORY,
+        max_model_len=4096,
+    ),
+    ModelSpec(
+        name="mixtral-demo",
+        source="demo:mixtral",
+        workers=1,
+        block_size=_CPU_BLOCK_SIZE,
+        kv_cache_memory=_KV_CACHE_MEMORY,
+        max_model_len=4096,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The flags of `rhizome up`; None where one was not given."""
+
+    config: Path | None = None
+    name: str | None = None
+    port: int | None = None
+    redis_url: str | None = None
+    model: str | None = None
+    served_name: str | None = None
+    workers: int | None = None
+    engine: Literal["vllm", "simulated"] | None = None
+    device: Literal["cpu", "gpu"] | None = None
+
+
+def plan_settings(asked: Asked) -> Settings:
+    """The settings without ports chosen; raises `SettingsError` or `MissingDependency`."""
+    settings = load_settings(
+        asked.config,
+        flags={
+            "name": asked.name,
+            "router.port": asked.port,
+            "redis.url": asked.redis_url,
+        },
+    )
+    models = _models(asked, settings)
+    _refuse_simulated(models)
+    changes: dict[str, Any] = {"models": models}
+    if "namespace" not in settings.redis.model_fields_set:
+        changes["redis"] = settings.redis.model_copy(
+            update={"namespace": f"rhizome-{settings.name}"}
+        )
+    if "shutdown_grace_s" not in settings.router.model_fields_set:
+        changes["router"] = settings.router.model_copy(
+            update={"shutdown_grace_s": _SHUTDOWN_GRACE_S}
+        )
+    return settings.model_copy(update=changes)
+
+
+def choose_ports(settings: Settings) -> Settings:
+    """The same with every port decided: asked-for ones must be free, the others are made to fit.
+
+    Raises `PortInUse` naming the port and the flag or setting.
+    """
+    router, controller = settings.router, settings.controller
+    require_port(router.host, router.port, "--port")
+    taken = frozenset({router.port})
+    if "metrics_port" in router.model_fields_set:
+        require_port(router.metrics_host, router.metrics_port, "router.metrics_port")
+    else:
+        chosen = port_or_free(router.metrics_host, router.metrics_port, taken)
+        router = router.model_copy(update={"metrics_port": chosen})
+    taken |= {router.metrics_port}
+    if "metrics_port" in controller.model_fields_set:
+        require_port(controller.metrics_host, controller.metrics_port, "controller.metrics_port")
+    else:
+        chosen = port_or_free(controller.metrics_host, controller.metrics_port, taken)
+        controller = controller.model_copy(update={"metrics_port": chosen})
+    return settings.model_copy(update={"router": router, "controller": controller})
+
+
+def _models(asked: Asked, settings: Settings) -> tuple[ModelSpec, ...]:
+    if asked.model is None:
+        models = settings.models or DEMO_MODELS
+        if asked.served_name is not None:
+            raise SettingsError(
+                "--served-name needs --model", advice="Give the model's source with --model."
+            )
+        return tuple(_adjusted(spec, asked) for spec in models)
+    return (_one_model(asked, asked.model),)
+
+
+def _adjusted(spec: ModelSpec, asked: Asked) -> ModelSpec:
+    """The spec with the flags that fit every model."""
+    changes: dict[str, Any] = {}
+    if asked.engine is not None:
+        changes["engine"] = asked.engine
+    if asked.device is not None:
+        changes["device"] = asked.device
+    if asked.workers is not None:
+        changes["workers"] = asked.workers
+        if spec.scaling is not None:
+            changes["scaling"] = ScalingBounds(
+                min_workers=min(spec.scaling.min_workers, asked.workers),
+                max_workers=max(spec.scaling.max_workers, asked.workers),
+            )
+    return spec.model_copy(update=changes)
+
+
+def _one_model(asked: Asked, source: str) -> ModelSpec:
+    device = asked.device or "cpu"
+    try:
+        return ModelSpec(
+            name=asked.served_name or _served_name(source),
+            source=source,
+            engine=asked.engine or "vllm",
+            device=device,
+            workers=1 if asked.workers is None else asked.workers,
+            block_size=_CPU_BLOCK_SIZE if device == "cpu" else None,
+            kv_cache_memory=_KV_CACHE_MEMORY if device == "cpu" else None,
+        )
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'model'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(
+            f"the model cannot be served as asked: {faults}",
+            advice="Choose the name that clients use with --served-name.",
+        ) from error
+
+
+def _served_name(source: str) -> str:
+    """The demonstration's name, a hub id as it is, or the directory's own name."""
+    for spec in DEMO_MODELS:
+        if spec.source == source:
+            return spec.name
+    path = Path(source).expanduser()
+    looks_local = source.startswith((".", "/", "~")) or path.is_dir()
+    return path.resolve().name if looks_local else source
+
+
+def _refuse_simulated(models: tuple[ModelSpec, ...]) -> None:
+    for spec in models:
+        if spec.engine == "simulated":
+            raise MissingDependency(
+                f"model {spec.name!r} asks for the simulated engine, "
+                "which comes with a later version",
+                advice="Use `--engine vllm`; the demonstration models are small enough for a CPU.",
+            )

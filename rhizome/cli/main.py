@@ -1,0 +1,71 @@
+"""The `rhizome` command: one module a subcommand, errors told once, at this border.
+
+Subcommands import what is heavy inside themselves: a router image has neither Ray nor an engine.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from rhizome import __version__
+from rhizome.cli import (
+    batch,
+    chat,
+    config,
+    controller,
+    doctor,
+    down,
+    router,
+    scale,
+    status,
+    up,
+    worker,
+)
+from rhizome.cli.errors import explain
+from rhizome.errors import StartError
+
+_INTERRUPTED = 130
+_COMMANDS = (up, down, status, chat, scale, doctor, config, router, worker, controller, batch)
+
+
+def application() -> typer.Typer:
+    """The command with all its subcommands."""
+    app = typer.Typer(
+        name="rhizome",
+        help="A serving cluster for large language models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        ] = False,
+    ) -> None:
+        if version:
+            typer.echo(__version__)
+            raise typer.Exit
+
+    for command in _COMMANDS:
+        command.register(app)
+    return app
+
+
+def main() -> None:
+    """The entry point; the exit status of a `StartError` is its class's."""
+    try:
+        application()(standalone_mode=True)
+    except StartError as error:
+        sys.exit(explain(error))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
