@@ -63,7 +63,7 @@ class FakeEndpoint:
         self.in_flight_max = 0
         self.behave: Behaviour | None = None
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         said = str(body["messages"][0]["content"])
         self.asked[said] += 1
@@ -86,7 +86,7 @@ def _completion(said: str) -> dict[str, Any]:
 async def serving(endpoint: FakeEndpoint, port: int = 0) -> AsyncIterator[str]:
     """The endpoint on loopback; yields its base URL."""
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", endpoint)
+    app.router.add_post("/v1/chat/completions", endpoint.answer)
     server = TestServer(app, host="127.0.0.1", port=port)
     await server.start_server()
     try:
