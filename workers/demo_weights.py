@@ -66,7 +66,7 @@ MIXTRAL = Dimensions(
     max_model_len=8192,
     experts=4,
     seed=47,
-    turn_end_bias=4.2,
+    turn_end_bias=3.8,
 )
 DEMO_DIMENSIONS = {"llama": LLAMA, "mixtral": MIXTRAL}
 
