@@ -115,8 +115,10 @@ class BatchBench:
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self.app), base_url="http://api"
         )
+        # The client's own flavour of httpx changes with its version; either kind works.
+        transport: Any = self.http
         self.client = AsyncOpenAI(
-            base_url="http://api/v1", api_key="none", http_client=self.http, max_retries=0
+            base_url="http://api/v1", api_key="none", http_client=transport, max_retries=0
         )
 
     @property

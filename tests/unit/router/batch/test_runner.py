@@ -312,7 +312,9 @@ async def test_a_store_that_goes_away_for_a_while_costs_no_line(
     assert set(endpoint.asked.values()) == {1}
 
 
-async def test_every_step_may_be_repeated_after_a_crash(bench: BatchBench) -> None:
+async def test_every_step_may_be_repeated_after_a_crash(
+    bench: BatchBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each write of the batch's record is made to fail once, as if the runner had died there."""
     batch_id = await bench.submit(jsonl([chat_line(f"c{number}") for number in range(3)]))
     note = (await bench.place.catalog.open_batches())[0]
@@ -335,7 +337,7 @@ async def test_every_step_may_be_repeated_after_a_crash(bench: BatchBench) -> No
         return record
 
     for round_number, crashing in enumerate([crash_before, crash_after] * 8):
-        place.catalog.change_batch = crashing  # type: ignore[method-assign]
+        monkeypatch.setattr(place.catalog, "change_batch", crashing)
         with contextlib.suppress(StoreUnavailable):
             await Progress(place, f"runner-{round_number}").step(note)
         for delivery in await bench.stores.lines.lease("r", 10, 60):
