@@ -25,7 +25,7 @@ from cluster.reporting import model_reports, worker_reports
 from cluster.scaling.types import Decision
 from cluster.specs import adopt_specs, first_targets, specs_adopted
 from rhizome.clock import Clock
-from rhizome.errors import ClusterError
+from rhizome.errors import ClusterError, StoreUnavailable
 from rhizome.fleet.records import WorkerState
 from rhizome.settings.tree import Settings
 from rhizome.stores.desired import ModelTarget
@@ -82,13 +82,16 @@ class Lead:
         await self._board.write(self._report)
 
     async def step(self) -> None:
-        if not self._adopted or not await specs_adopted(self._stores.documents):
+        if not self._adopted:
             await adopt_specs(
                 self._settings.models, self._stores.desired, self._stores.documents, self._clock
             )
             self._adopted = True
         view = await self._host.look()
         observed = await self._observe(view)
+        if not await specs_adopted(self._stores.documents):
+            self._adopted = False  # an empty store must not look like a cluster without models
+            raise StoreUnavailable("it has lost what was asked of the cluster")
         now_s = self._clock.monotonic_s()
         decisions = self._autoscaler.decide(
             observed,

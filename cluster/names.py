@@ -1,6 +1,7 @@
 """Worker ids: `{model}-{n}` with the lowest free n, so that they stay the same for people.
 
-Ids are unique over models: `/` becomes `--`, and a name that has `--` of its own gets a digest.
+Ids are unique over models: `/` becomes `--`, and a name in which that could be misread gets a
+digest.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 def model_slug(model: str) -> str:
     """The model's name as it stands in worker ids."""
-    if "--" in model:
+    if any(pair in model for pair in ("--", "/-", "-/", "//")):
         digest = hashlib.sha256(model.encode()).hexdigest()[:8]
         return f"{model.replace('/', '--')}-x{digest}"
     return model.replace("/", "--")
