@@ -1,0 +1,51 @@
+# `make up` is all that a first look needs; `make help` lists the rest.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup up test test-engine test-e2e check lock lock-check bench-index clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PATHS := rhizome router workers cluster tests
+PYTEST := $(BIN)/python -m pytest
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv from the locks (about two minutes; nothing to do later)
+
+$(READY): requirements/torch-cpu-lock.txt requirements/cpu-lock.txt pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" bash tools/setup.sh $(VENV)
+	@touch $@
+
+up: setup ## Run the demonstration cluster in the foreground (Ctrl-C ends it)
+	@$(BIN)/rhizome up
+
+test: setup ## Fast suite: units, properties, contracts, and integration on real servers
+	@$(PYTEST) -q -m "not engine and not e2e"
+
+test-engine: setup ## Tests that start real vLLM engines
+	@$(PYTEST) -q -m engine
+
+test-e2e: setup ## Tests against a whole running cluster
+	@$(PYTEST) -q -m e2e
+
+check: setup ## Lint, format, types, import contracts, the tree's own rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(PYTEST) -q tests/meta
+
+lock: ## Write the lock files in requirements/ anew (see tools/lock.sh)
+	@bash tools/lock.sh
+
+lock-check: ## Whether the CUDA lock still resolves; installs nothing
+	@bash tools/lock.sh --check
+
+bench-index: setup ## Measure the prefix index
+	@$(BIN)/python -m tools.bench_index
+
+clean: ## Remove .venv, builds and caches
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find $(PATHS) -name __pycache__ -type d -prune -exec rm -rf {} +
