@@ -1,0 +1,1 @@
+"""How workers are found (registry, static list) and watched (health and load)."""

@@ -1,0 +1,80 @@
+"""Workers given by hand: asked what they are until they answer, and again when they come back.
+
+A worker may be dead when the router starts; it joins the fleet with its first answer and stays in
+it from then on: the prober says whether it may get requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import aiohttp
+
+from rhizome.clock import Clock
+from rhizome.tasks import Tasks
+from router.discovery.asking import Asker, WorkerSilent
+from router.discovery.describe import describe
+from router.discovery.static_worker import StaticWorker
+from router.fleet import Fleet
+
+_log = logging.getLogger(__name__)
+_PAUSE_S_MIN = 0.25
+_PAUSE_S_MAX = 5.0
+
+
+class StaticDiscovery:
+    """Puts the given workers into the fleet; `run` ends only when cancelled."""
+
+    def __init__(
+        self,
+        workers: Sequence[StaticWorker],
+        fleet: Fleet,
+        session: aiohttp.ClientSession,
+        clock: Clock,
+        timeout_s: float,
+    ) -> None:
+        self._workers = workers
+        self._fleet = fleet
+        self._session = session
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._look_again = {worker.worker_id: asyncio.Event() for worker in workers}
+
+    def recheck(self, worker_id: str) -> None:
+        """The worker may have been restarted: ask again what it is. Others are passed over."""
+        if worker_id in self._look_again:
+            self._look_again[worker_id].set()
+
+    async def run(self) -> None:
+        """Each worker has a task of its own, so that a dead one delays nobody."""
+        async with Tasks("static-workers") as tasks:
+            for worker in self._workers:
+                tasks.start(worker.worker_id, self._keep(worker))
+            await asyncio.Event().wait()
+
+    async def _keep(self, worker: StaticWorker) -> None:
+        look_again = self._look_again[worker.worker_id]
+        asker = Asker(self._session, worker.url, worker.key, self._timeout_s)
+        looks, pause_s, told = 0, _PAUSE_S_MIN, ""
+        while True:
+            look_again.clear()
+            try:
+                record = await describe(worker, asker, looks)
+            except WorkerSilent as silent:
+                if str(silent) != told:
+                    told = str(silent)
+                    _log.warning("worker %s cannot be used yet: %s", worker.url, told)
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, _PAUSE_S_MAX)
+                continue
+            looks, pause_s, told = looks + 1, _PAUSE_S_MIN, ""
+            _log.info(
+                "worker %s serves %s%s",
+                worker.url,
+                record.model,
+                "" if record.events else " and publishes no KV events",
+            )
+            self._fleet.upsert(record, self._clock.monotonic_s())
+            await look_again.wait()

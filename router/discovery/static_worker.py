@@ -1,0 +1,109 @@
+"""A worker given by hand: `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from rhizome.errors import SettingsError
+
+_SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]"
+_OPTIONS = ("events", "replay", "topic", "key")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticWorker:
+    """What was said of a worker; what it says itself comes later."""
+
+    url: str
+    """`http://host:port`, no trailing slash."""
+    events: str | None = None
+    """The ZMQ endpoint of rank 0; further ranks count its port up."""
+    replay: str | None = None
+    topic: str = ""
+    key: str | None = field(default=None, repr=False)
+    """The bearer key of its HTTP app."""
+
+    @property
+    def worker_id(self) -> str:
+        """`host:port`: what tells static workers apart."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def host(self) -> str:
+        """The URL's host as it stands in an endpoint, an IPv6 address in brackets."""
+        host = urlsplit(self.url).hostname or ""
+        return f"[{host}]" if ":" in host else host
+
+
+def parse_static_worker(text: str) -> StaticWorker:
+    """Reads one worker; raises `SettingsError` that names the wrong part."""
+    url, *parts = [part.strip() for part in text.split(",")]
+    options: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if name not in _OPTIONS:
+            nearest = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)
+            raise _wrong(url, f"unknown option {name!r}; the nearest known one is {nearest[0]!r}")
+        if name in options:
+            raise _wrong(url, f"the option {name!r} is given twice")
+        if not equals or not value:
+            raise _wrong(url, f"the option {name!r} needs a value")
+        options[name] = value
+    for name in ("events", "replay"):
+        if name in options:
+            _check_endpoint(url, name, options[name])
+    if "events" not in options and ("replay" in options or "topic" in options):
+        raise _wrong(url, "`replay` and `topic` need `events`")
+    return StaticWorker(
+        url=_checked_url(url),
+        events=options.get("events"),
+        replay=options.get("replay"),
+        topic=options.get("topic", ""),
+        key=options.get("key"),
+    )
+
+
+def parse_static_workers(texts: tuple[str, ...]) -> tuple[StaticWorker, ...]:
+    """Reads all; raises `SettingsError` also where two are the same."""
+    workers = tuple(parse_static_worker(text) for text in texts)
+    seen: set[str] = set()
+    for worker in workers:
+        if worker.worker_id in seen:
+            raise _wrong(worker.url, "the worker is given twice")
+        seen.add(worker.worker_id)
+    return workers
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise _wrong(url, f"the URL is not valid: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _wrong(url, "the URL must be http://host:port or https://host:port")
+    if parts.username is not None or parts.password is not None:
+        # The message must not repeat what may be a password.
+        raise _wrong(parts.hostname, "put the key into `key=`, not into the URL")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise _wrong(url, "the URL must have no path: workers are asked for /v1/models and others")
+    if port is None:
+        port = 443 if parts.scheme == "https" else 80
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"
+
+
+def _check_endpoint(url: str, name: str, endpoint: str) -> None:
+    scheme, separator, address = endpoint.partition("://")
+    if scheme == "ipc" and separator and address:
+        return
+    host, colon, port = address.rpartition(":")
+    port_is_valid = port.isascii() and port.isdigit() and 0 < int(port) < 65_536
+    if scheme != "tcp" or not separator or not host or not colon or not port_is_valid:
+        raise _wrong(url, f"`{name}` must be tcp://host:port or ipc://path, not {endpoint!r}")
+
+
+def _wrong(url: str, what: str) -> SettingsError:
+    return SettingsError(f"worker {url!r}: {what}", advice=f"Give a worker as {_SYNTAX}.")
