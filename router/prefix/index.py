@@ -29,10 +29,10 @@ from operator import or_
 
 from router.prefix.prediction import Predictions
 
-BLOCK_BYTES = 112
-"""Estimated memory of one block in the truth, whoever holds it (see tests/bench/index.py)."""
-HOLDING_BYTES = 72
-"""Estimated memory of one block of one target in the truth."""
+BLOCK_BYTES = 108
+"""Memory of one block in the truth, whoever holds it, at the worst (tests/bench/index.py)."""
+HOLDING_BYTES = 64
+"""Memory of one block of one target in the truth, at the worst."""
 
 _EVICT_AT_LEAST = 64
 _MASKS_SHARED_MAX = 4096

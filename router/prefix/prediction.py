@@ -11,10 +11,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-ENTRY_BYTES = 136
-"""Estimated memory of one predicted block of one target (see tests/bench/index.py)."""
-BLOCK_BYTES = 72
-"""Estimated memory of one predicted block, whoever is predicted to hold it."""
+ENTRY_BYTES = 120
+"""Memory of one predicted block of one target, at the worst (tests/bench/index.py)."""
+BLOCK_BYTES = 64
+"""Memory of one predicted block, whoever is predicted to hold it, at the worst."""
 
 _Batch = tuple[float, int, int, Sequence[int]]  # expires_at_s, number, slot, hashes
 
