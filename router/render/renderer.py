@@ -68,7 +68,7 @@ class Renderer:
     def chat(self, body: Mapping[str, Any], limit_s: float = BUDGET_S) -> list[int] | None:
         """The ids of a chat body's prompt; None where they cannot be known."""
         try:
-            return self.encode_chat(body, self.chat_text(body, limit_s))
+            return self.chat_ids(body, limit_s)
         except CannotRender:
             return None
 
@@ -101,11 +101,12 @@ class Renderer:
         }
         return template.render(conversation, context, Budget(self._clock, limit_s), continued)
 
-    def encode_chat(self, body: Mapping[str, Any], text: str) -> list[int]:
-        """The ids of a chat body's rendered text; raises `CannotRender`."""
+    def chat_ids(self, body: Mapping[str, Any], limit_s: float = BUDGET_S) -> list[int]:
+        """As `chat`, but raises `CannotRender`."""
+        text = self.chat_text(body, limit_s)
         return self._encode(body, text, _flag(body, "add_special_tokens", default=False))
 
-    def encode_completion(self, body: Mapping[str, Any], prompt: str | Sequence[int]) -> list[int]:
+    def completion_ids(self, body: Mapping[str, Any], prompt: str | Sequence[int]) -> list[int]:
         """The ids of one prompt of a completion body; raises `CannotRender`."""
         if not isinstance(prompt, str):
             return completion_ids(body, prompt)

@@ -20,7 +20,7 @@ from router.render.renderer import Renderer, completion_ids
 
 _log = logging.getLogger(__name__)
 
-INLINE_BYTES_MAX = 8 * 1024
+INLINE_BYTES_MAX = 4 * 1024
 """Longest body rendered on the event loop: about a millisecond of tokenization."""
 INLINE_S = 0.02
 """Longest run of a template on the event loop; after one that is longer all go to the threads."""
@@ -108,8 +108,8 @@ class Rendering:
 
 def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[int]:
     if isinstance(body, ChatBody):
-        return renderer.encode_chat(body.fields, renderer.chat_text(body.fields, limit_s))
-    return renderer.encode_completion(body.fields, body.first_prompt)
+        return renderer.chat_ids(body.fields, limit_s)
+    return renderer.completion_ids(body.fields, body.first_prompt)
 
 
 _FAULTS = frozenset(
