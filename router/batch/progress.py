@@ -99,9 +99,9 @@ class Progress:
         lines = 0
         try:
             lines = await asyncio.to_thread(count_lines, path, line_bytes_max, lines_max)
-        except OSError as error:
-            _log.warning("the input of %s cannot be read: %s", record.batch_id, error)
-            fault = BatchFault(code="file_not_found", message="the input file cannot be read")
+        except FileNotFoundError as error:
+            _log.warning("the input of %s is gone: %s", record.batch_id, error)
+            fault = BatchFault(code="file_not_found", message="the input file was removed")
         if fault is None and lines == 0:
             fault = BatchFault(code="empty_file", message="the input file has no lines")
         if lines > lines_max:
@@ -115,7 +115,7 @@ class Progress:
 
     async def _run(self, record: BatchRecord) -> BatchRecord:
         """Expands the batch, and plans its end when every line has a result or time is up."""
-        if self._now() >= record.expires_at:
+        if self._is_late(record):
             return await self._plan_ending(record, BatchStatus.EXPIRED)
         if not record.expanded:
             record = await self._expand(record)
@@ -133,9 +133,9 @@ class Progress:
             while chunk := await asyncio.to_thread(next, chunks, None):
                 await self._enqueue(record.batch_id, [one for one in chunk if one.index >= first])
                 stored = await self._wait_for_room(record.batch_id)
-                if stored.status is not BatchStatus.IN_PROGRESS:
+                if stored.status is not BatchStatus.IN_PROGRESS or self._is_late(stored):
                     return stored
-        except OSError as error:
+        except FileNotFoundError as error:
             _log.warning("the input of %s is gone: %s", record.batch_id, error)
             fault = BatchFault(code="file_not_found", message="the input file was removed")
             return await self._place.catalog.change_batch(
@@ -160,8 +160,8 @@ class Progress:
             await self._keep_lease(batch_id)
             record = await self._place.catalog.batch(batch_id)
             full = await self._place.lines.depth() >= _QUEUED_LINES_MAX
-            expired = self._now() >= record.expires_at
-            if not full or expired or record.status is not BatchStatus.IN_PROGRESS:
+            running = record.status is BatchStatus.IN_PROGRESS and not self._is_late(record)
+            if not full or not running:
                 return record
             await self._place.clock.sleep(_EXPANSION_PAUSE_S)
 
@@ -235,7 +235,7 @@ class Progress:
                 ]
                 await self._place.lines.settle(record.batch_id, results)
                 await self._keep_lease(record.batch_id)
-        except OSError as error:
+        except FileNotFoundError as error:
             _log.warning("the input of %s is gone: %s", record.batch_id, error)
 
     async def _keep_lease(self, batch_id: str) -> None:
@@ -249,6 +249,9 @@ class Progress:
         return InputReader(
             path, record.batch_id, record.endpoint, self._place.settings.line_bytes_max
         )
+
+    def _is_late(self, record: BatchRecord) -> bool:
+        return self._now() >= record.expires_at
 
     def _now(self) -> int:
         return int(self._place.clock.wall_s())
