@@ -6,7 +6,6 @@ connection.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,13 +17,16 @@ from prometheus_client import CollectorRegistry
 
 from rhizome import __version__
 from rhizome.clock import Clock, SystemClock
-from rhizome.ids import new_id
 from rhizome.settings.tree import RouterSettings, Settings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
 from router.batch.records import batch_directory
 from router.batch.routes import build_batch_router
 from router.delivery import Delivery
+from router.discovery.prober import Prober
+from router.discovery.registry import RegistryDiscovery
+from router.discovery.static import StaticDiscovery
+from router.discovery.static_worker import parse_static_workers
 from router.dispatch import Dispatcher
 from router.events.plane import EventPlane
 from router.fleet import Fleet
@@ -44,8 +46,7 @@ from router.scheduling.speeds import LearnedSpeeds
 from router.service import Service
 from router.signals import SignalReporter
 
-_log = logging.getLogger(__name__)
-_CONNECTIONS_KEPT_S = 15.0  # less than engines keep them, so that none is closed under a request
+_CONNECTIONS_KEPT_S = 3.0  # less than engines keep them, so that none is closed under a request
 _TICK_S = 0.1
 
 
@@ -56,7 +57,7 @@ class Router:
     app: FastAPI
     registry: CollectorRegistry
     fleet: Fleet
-    service: Service
+    dispatcher: Dispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +86,105 @@ def _core(settings: RouterSettings, clock: Clock) -> _Core:
         rng=Random(scheduling.seed),
     )
     return _Core(fleet, index, dispatcher, Gate(dispatcher, settings.admission, clock))
+
+
+@asynccontextmanager
+async def running_router(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Router]:
+    """A router with all its background work; raises `StartError` where it cannot start."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        stores = await open_stores(settings.redis, verify=False)
+        stack.push_async_callback(stores.close)
+        session = await stack.enter_async_context(_session())
+        core = _core(settings.router, clock)
+        plane = await stack.enter_async_context(EventPlane(core.index, clock))
+        tasks = await stack.enter_async_context(Tasks("router"))
+        renderings = Renderings(settings.router.tokenizer, tasks)
+        stack.callback(renderings.close)
+        for listener in (core.dispatcher, plane, renderings):
+            core.fleet.listen(listener)
+        registry = CollectorRegistry()
+        metrics = RouterMetrics(registry, core.fleet.knows_model)
+        LiveGauges(
+            registry, live_gauges(core.fleet, core.gate, core.dispatcher.book, core.index, plane)
+        )
+        signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
+        relay = settings.router.relay
+        service = Service(
+            fleet=core.fleet,
+            dispatcher=core.dispatcher,
+            gate=core.gate,
+            delivery=Delivery(Upstream(session, relay), core.dispatcher, relay),
+            renderings=renderings,
+            metrics=metrics,
+            signals=signals,
+            settings=settings.router,
+            clock=clock,
+        )
+        tasks.start("tick", _tick(core, clock))
+        if stores.shared:
+            tasks.start("signals", signals.run(settings.router.signal_interval_s))
+        static = StaticDiscovery(
+            parse_static_workers(settings.router.workers),
+            core.fleet,
+            session,
+            clock,
+            settings.router.discovery.probe_timeout_s,
+        )
+        tasks.start("static-workers", static.run())
+        if stores.shared:
+            tasks.start("registry", _registry_discovery(settings, stores, core.fleet, clock).run())
+        prober = Prober(core.fleet, session, clock, settings.router.discovery, static.recheck)
+        tasks.start("prober", prober.run())
+        app = _app(settings, stores, core.fleet, service, clock)
+        yield Router(app, registry, core.fleet, core.dispatcher)
+
+
+def _app(
+    settings: Settings, stores: Stores, fleet: Fleet, service: Service, clock: Clock
+) -> FastAPI:
+    app = FastAPI(
+        title="Rhizome",
+        version=__version__,
+        summary="An OpenAI-compatible API in front of a fleet of vLLM workers.",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    install_border(app)
+    keys = KeyCheck(settings.router.api_keys)
+    app.include_router(build_generation(service, keys, settings.router.relay.body_bytes_max, clock))
+    app.include_router(build_inventory(fleet, keys))
+    batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)
+    app.include_router(batches, dependencies=[Depends(keys)])
+    return app
+
+
+def _registry_discovery(
+    settings: Settings, stores: Stores, fleet: Fleet, clock: Clock
+) -> RegistryDiscovery:
+    return RegistryDiscovery(
+        fleet,
+        stores.registry,
+        stores.desired,
+        clock,
+        poll_s=settings.router.discovery.registry_poll_s,
+        lease_ttl_s=settings.worker.lease_ttl_s,
+    )
+
+
+async def _tick(core: _Core, clock: Clock) -> None:
+    """What must happen also when no request comes or goes."""
+    while True:
+        await clock.sleep(_TICK_S)
+        core.gate.tick()
+        core.index.expire(clock.monotonic_s())
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_CONNECTIONS_KEPT_S),
+        timeout=aiohttp.ClientTimeout(total=None),
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )

@@ -67,7 +67,6 @@ class Delivery:
         self, call: Call, assignment: Assignment, answer: UpstreamAnswer, client: Client
     ) -> None:
         body = await answer.whole()
-        self._dispatcher.first_byte(assignment)
         call.status = answer.status
         call.usage = usage_of(body)
         headers = _headers(call, assignment, answer)

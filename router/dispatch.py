@@ -6,19 +6,23 @@ policy choose and books the load. It does no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
 from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker, UnknownModel
+from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import RouterSettings
 from router.admission.classes import Priority
 from router.fleet import Fleet, Target, targets_of
 from router.prefix.credit import credited_tokens
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
+from router.relay.scanner import Usage
+from router.scheduling.filters import with_room
 from router.scheduling.load import LoadBook, Receipt
+from router.scheduling.prediction import uncached_tokens
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import Candidate, Choice, Policy, RoutingRequest
 
@@ -49,14 +53,19 @@ class Assignment:
     target: Target
     choice: Choice
     receipt: Receipt
-    predicted_tokens: int
-    """Leading prompt tokens that the worker is believed to hold."""
     assigned_at_s: float
-    waited_s: float
-    """Time in the queue."""
     first_byte_at_s: float | None = None
-    alone: bool = False
-    """Nothing else was in flight at the target when it was assigned."""
+    """Of a streamed answer; a whole one tells nothing of its first token."""
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Leading prompt tokens that the worker was believed to hold."""
+        return self.choice.chosen.candidate.match_tokens
+
+    @property
+    def waited_s(self) -> float:
+        """Time in the queue."""
+        return max(0.0, self.assigned_at_s - self.job.entered_at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,17 @@ class Dispatcher:
     settings: RouterSettings
     clock: Clock
     rng: Random
+
+    def joined(self, record: WorkerRecord) -> None:
+        """A fleet listener: a worker is judged like others of its model until it is known."""
+        for target in targets_of(record):
+            self.speeds.add(target.target_id, record.model)
+
+    def left(self, record: WorkerRecord) -> None:
+        """The load of a worker that is gone is gone with it."""
+        for target in targets_of(record):
+            self.speeds.remove(target.target_id)
+            self.book.drop_target(target.target_id)
 
     def check_servable(self, model: str, excluded: set[str] | frozenset[str] = frozenset()) -> None:
         """Raises `UnknownModel` or `NoHealthyWorker` if no worker could take the model now."""
@@ -95,39 +115,47 @@ class Dispatcher:
 
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
-        targets = [
-            target
+        now_s = self.clock.monotonic_s()
+        targets = {
+            target.target_id: target
             for target in self.fleet.eligible(job.model)
             if target.record.worker_id not in job.excluded
-            and self._in_flight(target) < self._room(target, job.priority)
-        ]
-        if not targets:
+        }
+        candidates = with_room(list(self._candidates(job, targets.values(), now_s)))
+        if not candidates:
             return None
-        now_s = self.clock.monotonic_s()
-        held = self._held_tokens(job.prompt, targets, now_s)
-        candidates = [self._candidate(target, held[target.target_id]) for target in targets]
-        choice = self.policy.choose(_request(job, targets[0]), candidates, self.rng)
-        at = next(i for i, one in enumerate(candidates) if one.worker_id == choice.worker_id)
-        target, candidate = targets[at], candidates[at]
-        uncached = max(1, job.prompt.tokens - candidate.match_tokens)
-        receipt = self.book.reserve(target.target_id, uncached, now_s)
+        request = _request(job, targets[candidates[0].worker_id])
+        choice = self.policy.choose(request, candidates, self.rng)
+        target, candidate = targets[choice.worker_id], choice.chosen.candidate
+        receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
         self._predict(job.prompt, target, now_s)
-        return Assignment(
-            job=job,
-            target=target,
-            choice=choice,
-            receipt=receipt,
-            predicted_tokens=candidate.match_tokens,
-            assigned_at_s=now_s,
-            waited_s=max(0.0, now_s - job.entered_at_s),
-            alone=candidate.in_flight == 0,
-        )
+        return Assignment(job, target, choice, receipt, now_s)
 
-    def first_byte(self, assignment: Assignment, *, uncached_tokens: int | None = None) -> None:
+    def first_byte(self, assignment: Assignment) -> None:
         """The worker has begun to answer: its prefill is done."""
-        now_s = self.clock.monotonic_s()
-        assignment.first_byte_at_s = now_s
+        assignment.first_byte_at_s = self.clock.monotonic_s()
         self.book.first_byte(assignment.receipt)
+
+    def learn(self, assignment: Assignment, usage: Usage, ended_at_s: float) -> None:
+        """Takes the speeds of a streamed answer that came whole."""
+        if assignment.first_byte_at_s is None:
+            return
+        target, candidate = assignment.target.target_id, assignment.choice.chosen.candidate
+        cached = usage.cached_tokens
+        if cached is None:
+            cached = candidate.match_tokens
+        self.speeds.observe_first_token(
+            target,
+            usage.prompt_tokens - cached,
+            (assignment.first_byte_at_s - assignment.assigned_at_s) * 1000,
+            alone=candidate.in_flight == 0,
+            queued_tokens=candidate.queued_tokens,
+        )
+        self.speeds.observe_decode(
+            target,
+            (usage.completion_tokens or 0) - 1,
+            (ended_at_s - assignment.first_byte_at_s) * 1000,
+        )
 
     def release(self, assignment: Assignment) -> None:
         """Gives the booked load back; later calls do nothing."""
@@ -155,33 +183,28 @@ class Dispatcher:
             return int(room * admission.batch_share)
         return room
 
-    def _held_tokens(
-        self, prompt: Prompt, targets: Sequence[Target], now_s: float
-    ) -> dict[str, int]:
-        """Leading prompt tokens held, by target; one match per block size in use."""
-        held: dict[str, int] = {}
+    def _candidates(self, job: Job, targets: Iterable[Target], now_s: float) -> Iterator[Candidate]:
+        """What is known of each target; the prompt is matched once per block size in use."""
+        prompt = job.prompt
         matches: dict[int, dict[str, int]] = {}
         for target in targets:
-            per_block = prompt.block_tokens(target.record.block_size)
+            target_id, block_size = target.target_id, target.record.block_size
+            per_block = prompt.block_tokens(block_size)
             if per_block not in matches:
-                hashes = prompt.hashes(target.record.block_size)
-                matches[per_block] = self.index.match(hashes, now_s)
-            blocks = matches[per_block].get(target.target_id, 0)
-            held[target.target_id] = credited_tokens(blocks, per_block, prompt.tokens)
-        return held
-
-    def _candidate(self, target: Target, match_tokens: int) -> Candidate:
-        load = self.fleet.load(target)
-        return Candidate(
-            worker_id=target.target_id,
-            match_tokens=match_tokens,
-            in_flight=self._in_flight(target),
-            in_flight_max=self._room(target, Priority.INTERACTIVE),
-            queued_tokens=self.book.queued_tokens(target.target_id),
-            prefill_tokens_per_s=self.speeds.prefill_tokens_per_s(target.target_id),
-            decode_step_ms=self.speeds.decode_step_ms(target.target_id),
-            kv_usage=load.kv_usage if load is not None else 0.0,
-        )
+                matches[per_block] = self.index.match(prompt.hashes(block_size), now_s)
+            blocks = matches[per_block].get(target_id, 0)
+            load = self.fleet.load(target)
+            yield Candidate(
+                worker_id=target_id,
+                match_tokens=credited_tokens(blocks, per_block, prompt.tokens),
+                in_flight=self._in_flight(target),
+                in_flight_max=self._room(target, job.priority),
+                queued_tokens=self.book.queued_tokens(target_id),
+                prefill_tokens_per_s=self.speeds.prefill_tokens_per_s(target_id),
+                overhead_ms=self.speeds.overhead_ms(target_id),
+                decode_step_ms=self.speeds.decode_step_ms(target_id),
+                kv_usage=load.kv_usage if load is not None else 0.0,
+            )
 
     def _predict(self, prompt: Prompt, target: Target, now_s: float) -> None:
         prefix = self.settings.prefix

@@ -37,7 +37,11 @@ class Target:
 
 
 class FleetListener(Protocol):
-    """Told when a worker's incarnation appears and when it is gone; must not raise or block."""
+    """Told when a worker's incarnation is ready and when it is gone; must not raise or block.
+
+    The pair matches: `left` comes once for each `joined`, with the same record. A worker whose
+    facts change (an event source, a block size) leaves and joins.
+    """
 
     def joined(self, record: WorkerRecord) -> None: ...
 
@@ -48,6 +52,8 @@ class FleetListener(Protocol):
 class _Worker:
     record: WorkerRecord
     targets: tuple[Target, ...]
+    announced: WorkerRecord | None = None
+    """What listeners were told."""
     failures: int = 0
     suspended: bool = False
     detail: str = ""
@@ -112,29 +118,29 @@ class Fleet:
         """Adds a listener; it is told of the workers already here."""
         self._listeners.append(listener)
         for worker in self._workers.values():
-            listener.joined(worker.record)
+            if worker.announced is not None:
+                listener.joined(worker.announced)
 
     def upsert(self, record: WorkerRecord, now_s: float) -> None:
         """Takes a worker's newest record."""
-        known = self._workers.get(record.worker_id)
-        if known is not None and known.record == record:
+        worker = self._workers.get(record.worker_id)
+        if worker is not None and worker.record == record:
             return
-        if known is not None and _same_cache(known.record, record):
-            known.record = record
-            known.targets = targets_of(record)
-            return
-        if known is not None:
-            self._tell_left(known.record)
-        self._workers[record.worker_id] = _Worker(record, targets_of(record))
+        if worker is not None and worker.record.incarnation == record.incarnation:
+            worker.record = record
+            worker.targets = targets_of(record)
+        else:
+            if worker is not None:
+                self._tell_left(worker)
+            worker = self._workers[record.worker_id] = _Worker(record, targets_of(record))
         self._remember(record.model)
-        for listener in self._listeners:
-            listener.joined(record)
+        self._announce(worker)
 
     def remove(self, worker_id: str, reason: str, now_s: float) -> None:
         """Forgets a worker (lease ended, withdrawn, removed by hand)."""
         worker = self._workers.pop(worker_id, None)
         if worker is not None:
-            self._tell_left(worker.record)
+            self._tell_left(worker)
 
     def probe(self, worker_id: str, ok: bool, now_s: float, detail: str = "") -> None:
         """A health probe's result: failures in a row suspend the worker, one success frees it."""
@@ -229,6 +235,33 @@ class Fleet:
         while len(self._models_seen) > _MODELS_REMEMBERED_MAX:
             del self._models_seen[next(iter(self._models_seen))]
 
-    def _tell_left(self, record: WorkerRecord) -> None:
+    def _announce(self, worker: _Worker) -> None:
+        """Tells of a worker that is ready for the first time, or whose facts have changed."""
+        record = worker.record
+        if record.state is not WorkerState.READY:
+            return
+        if worker.announced is not None:
+            if _facts(worker.announced) == _facts(record):
+                return
+            self._tell_left(worker)
+        worker.announced = record
         for listener in self._listeners:
-            listener.left(record)
+            listener.joined(record)
+
+    def _tell_left(self, worker: _Worker) -> None:
+        record, worker.announced = worker.announced, None
+        if record is not None:
+            for listener in self._listeners:
+                listener.left(record)
+
+
+def _facts(record: WorkerRecord) -> tuple[object, ...]:
+    """What listeners act on."""
+    return (
+        record.url,
+        record.model_root,
+        record.events,
+        record.block_size,
+        record.kv_blocks,
+        record.data_parallel,
+    )

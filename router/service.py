@@ -141,7 +141,7 @@ class Service:
 
     def _settle(self, call: Call, outcome: Outcome) -> None:
         now_s = self.clock.monotonic_s()
-        if call.assignment is not None and outcome is Outcome.COMPLETED:
+        if outcome is Outcome.COMPLETED and call.assignment is not None and call.usage is not None:
             self.dispatcher.learn(call.assignment, call.usage, now_s)
         self.metrics.settled(call, outcome, now_s)
 

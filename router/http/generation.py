@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
@@ -17,7 +18,7 @@ from router.http.client import Client, while_client_stays
 from router.http.reading import KeyCheck, priority_of, read_body, require_json, trace_headers
 from router.service import Service
 
-_RESPONSES = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `error.param` names the field."},
     404: {"description": "The model does not exist."},
     413: {"description": "The body is too long."},

@@ -77,13 +77,33 @@ def test_a_new_incarnation_is_a_new_worker() -> None:
     assert eligible(fleet) == ["w0"]
 
 
-def test_a_change_of_state_is_no_new_worker() -> None:
+def test_a_worker_joins_when_it_is_ready_and_stays_while_it_drains() -> None:
     listener = Listener()
     fleet = Fleet(2, [listener])
     fleet.upsert(record(state=WorkerState.LOADING), 0.0)
+    assert listener.told == []
     fleet.upsert(record(state=WorkerState.READY), 1.0)
     assert listener.told == ["+w0:a"]
     assert eligible(fleet) == ["w0"]
+    fleet.upsert(record(state=WorkerState.DRAINING), 2.0)
+    assert listener.told == ["+w0:a"]
+    assert eligible(fleet) == []
+
+
+def test_a_worker_that_never_was_ready_does_not_leave() -> None:
+    listener = Listener()
+    fleet = Fleet(2, [listener])
+    fleet.upsert(record(state=WorkerState.LOADING), 0.0)
+    fleet.remove("w0", "gone", 1.0)
+    assert listener.told == []
+
+
+def test_changed_facts_are_a_new_beginning_for_listeners() -> None:
+    listener = Listener()
+    fleet = Fleet(2, [listener])
+    fleet.upsert(record(data_parallel=1), 0.0)
+    fleet.upsert(record(data_parallel=2), 1.0)
+    assert listener.told == ["+w0:a", "-w0:a", "+w0:a"]
 
 
 def test_a_draining_worker_gets_nothing_new() -> None:
@@ -136,7 +156,7 @@ def test_a_report_counts_only_what_is_not_ours() -> None:
     assert fleet.elsewhere(target) == 0
 
 
-def test_a_worker_that_tells_its_event_sources_when_it_is_ready_joins_again() -> None:
+def test_a_loading_worker_s_event_sources_are_told_when_it_is_ready() -> None:
     listener = Listener()
     fleet = Fleet(2, [listener])
     loading = record(state=WorkerState.LOADING)
@@ -145,4 +165,5 @@ def test_a_worker_that_tells_its_event_sources_when_it_is_ready_joins_again() ->
     ready = msgspec.structs.replace(loading, state=WorkerState.READY, events=(source,))
     fleet.upsert(ready, 1.0)
     fleet.upsert(msgspec.structs.replace(ready, state=WorkerState.DRAINING), 2.0)
-    assert listener.told == ["+w0:a", "-w0:a", "+w0:a"]
+    assert listener.told == ["+w0:a"]
+    assert fleet.worker("w0") is not None
