@@ -80,20 +80,6 @@ def targets_of(record: WorkerRecord) -> tuple[Target, ...]:
     )
 
 
-def _same_cache(known: WorkerRecord, newer: WorkerRecord) -> bool:
-    """Whether what is known of the worker's cache still holds, and is followed the same way.
-
-    A worker that was loading says where its events are only when it is ready.
-    """
-    return (
-        known.incarnation == newer.incarnation
-        and known.events == newer.events
-        and known.block_size == newer.block_size
-        and known.kv_blocks == newer.kv_blocks
-        and known.data_parallel == newer.data_parallel
-    )
-
-
 class Fleet:
     """The workers by id. All methods are synchronous and cheap.
 
