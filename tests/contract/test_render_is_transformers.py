@@ -17,8 +17,8 @@ import pytest
 from rhizome.clock import SystemClock
 from router.render.outcomes import CannotRender
 from router.render.renderer import Renderer, load_renderer
-from tests.render_bodies import BODIES
-from tests.render_models import SPECIALS, TEMPLATES, TOKENIZERS, write_model
+from tests.support.render_bodies import BODIES
+from tests.support.render_models import SPECIALS, TEMPLATES, TOKENIZERS, write_model
 
 transformers = pytest.importorskip("transformers")
 

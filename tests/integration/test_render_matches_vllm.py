@@ -18,8 +18,8 @@ import pytest
 
 from router.render.outcomes import CannotRender, Why
 from router.render.renderer import Renderer, load_renderer
-from tests.render_bodies import BODIES, ODD_BODIES
-from tests.render_models import TEMPLATES, TOKENIZERS, write_model
+from tests.support.render_bodies import BODIES, ODD_BODIES
+from tests.support.render_models import TEMPLATES, TOKENIZERS, write_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.render.renderer import Renderer, load_renderer
-from tests.render_models import SPECIALS, TEMPLATES, write_model
+from tests.support.render_models import SPECIALS, TEMPLATES, write_model
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from router.render.approximate import render_approximate
-from tests.render_bodies import BODIES, ODD_BODIES
+from tests.support.render_bodies import BODIES, ODD_BODIES
 
 TURNS: list[dict[str, Any]] = [
     {"role": "system", "content": "Be kind."},

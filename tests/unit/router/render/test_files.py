@@ -10,7 +10,7 @@ import pytest
 from rhizome.errors import ModelUnusable
 from router.render.files import model_directory, read_files
 from router.render.renderer import load_renderer
-from tests.render_models import TEMPLATES, write_model
+from tests.support.render_models import TEMPLATES, write_model
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 

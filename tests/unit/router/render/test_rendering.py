@@ -18,8 +18,8 @@ from router.render.approximate import render_approximate
 from router.render.outcomes import CannotRender, Why
 from router.render.renderer import Renderer, load_renderer
 from router.render.rendering import INLINE_BYTES_MAX, Rendering
-from tests.render_bodies import BODIES, ODD_BODIES
-from tests.render_models import TEMPLATES, write_model
+from tests.support.render_bodies import BODIES, ODD_BODIES
+from tests.support.render_models import TEMPLATES, write_model
 
 
 @pytest.fixture(scope="module")

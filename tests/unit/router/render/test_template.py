@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rhizome.clock import ManualClock, SystemClock
+from router.render import template as module
 from router.render.outcomes import CannotRender, Why
 from router.render.template import Budget, ChatTemplate, TemplateBroken
 
