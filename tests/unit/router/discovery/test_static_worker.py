@@ -1,0 +1,70 @@
+"""The syntax of a worker given by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from rhizome.errors import SettingsError
+from router.discovery.static_worker import StaticWorker, parse_static_worker, parse_static_workers
+
+
+def test_all_parts_are_read() -> None:
+    worker = parse_static_worker(
+        "http://127.0.0.1:9001,events=tcp://127.0.0.1:5601,replay=tcp://127.0.0.1:5701,"
+        "topic=kv,key=secret"
+    )
+    assert worker == StaticWorker(
+        url="http://127.0.0.1:9001",
+        events="tcp://127.0.0.1:5601",
+        replay="tcp://127.0.0.1:5701",
+        topic="kv",
+        key="secret",
+    )
+    assert worker.worker_id == "127.0.0.1:9001"
+    assert "secret" not in repr(worker)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://h:1/", "http://h:1"),
+        ("http://h", "http://h:80"),
+        ("https://h", "https://h:443"),
+        ("http://[::1]:9001", "http://[::1]:9001"),
+    ],
+)
+def test_urls_are_brought_into_one_form(text: str, url: str) -> None:
+    assert parse_static_worker(text).url == url
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "http"),
+        ("127.0.0.1:9001", "http"),
+        ("ftp://h:1", "http"),
+        ("http://h:99999", "URL"),
+        ("http://h:1/v1", "path"),
+        ("http://me:pass@h:1", "key="),
+        ("http://h:1,event=tcp://h:2", "'events'"),
+        ("http://h:1,events", "events"),
+        ("http://h:1,events=", "events"),
+        ("http://h:1,events=h:2", "events"),
+        ("http://h:1,events=tcp://h", "events"),
+        ("http://h:1,events=tcp://h:0", "events"),
+        ("http://h:1,events=tcp://h:2,replay=http://h:3", "replay"),
+        ("http://h:1,replay=tcp://h:2", "need `events`"),
+        ("http://h:1,topic=kv", "need `events`"),
+        ("http://h:1,key=a,key=b", "twice"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, part: str) -> None:
+    with pytest.raises(SettingsError, match=part) as caught:
+        parse_static_worker(text)
+    assert "pass@" not in str(caught.value)
+    assert caught.value.advice
+
+
+def test_a_worker_given_twice_is_refused() -> None:
+    with pytest.raises(SettingsError, match="twice"):
+        parse_static_workers(("http://h:1", "http://h:1/,key=a"))
