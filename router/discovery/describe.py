@@ -85,6 +85,7 @@ async def _sources(worker: StaticWorker, asker: Asker, ranks: int) -> tuple[Even
                 replay_endpoint=_of_rank(worker.replay, rank) if worker.replay else None,
                 topic=worker.topic,
                 rank=rank,
+                curve_key=worker.curve,
             )
             for rank in range(ranks)
         )

@@ -1,4 +1,7 @@
-"""A worker given by hand: `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]`."""
+"""A worker given by hand: its URL, and what cannot be asked over HTTP.
+
+`URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key=KEY]`
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from urllib.parse import urlsplit
 
 from rhizome.errors import SettingsError
 
-_SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]"
-_OPTIONS = ("events", "replay", "topic", "key")
+_SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key=KEY]"
+_OPTIONS = ("events", "replay", "topic", "curve", "key")
+_CURVE_KEY_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class StaticWorker:
     """The ZMQ endpoint of rank 0; further ranks count its port up."""
     replay: str | None = None
     topic: str = ""
+    curve: str | None = None
+    """The event sockets' CurveZMQ public key (Z85); absent: they are plain."""
     key: str | None = field(default=None, repr=False)
     """The bearer key of its HTTP app."""
 
@@ -54,13 +60,16 @@ def parse_static_worker(text: str) -> StaticWorker:
     for name in ("events", "replay"):
         if name in options:
             _check_endpoint(url, name, options[name])
-    if "events" not in options and ("replay" in options or "topic" in options):
-        raise _wrong(url, "`replay` and `topic` need `events`")
+    if "events" not in options and {"replay", "topic", "curve"} & set(options):
+        raise _wrong(url, "`replay`, `topic` and `curve` need `events`")
+    if len(options.get("curve", "-" * _CURVE_KEY_LENGTH)) != _CURVE_KEY_LENGTH:
+        raise _wrong(url, f"`curve` must be a public key of {_CURVE_KEY_LENGTH} characters")
     return StaticWorker(
         url=_checked_url(url),
         events=options.get("events"),
         replay=options.get("replay"),
         topic=options.get("topic", ""),
+        curve=options.get("curve"),
         key=options.get("key"),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -16,6 +16,7 @@ from rhizome.settings.tree import DiscoverySettings
 from rhizome.tasks import Tasks
 from router.discovery.prober import Prober
 from router.fleet import EngineLoad, Fleet
+from tests.support.waiting import eventually
 from tests.unit.router.discovery.fake_engine import FakeEngine
 
 
@@ -23,12 +24,6 @@ from tests.unit.router.discovery.fake_engine import FakeEngine
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as one:
         yield one
-
-
-async def until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not claim():  # noqa: ASYNC110 - the fleet has no event to wait for
-            await asyncio.sleep(0.005)
 
 
 def record(worker_id: str, url: str, *, key: str | None = None, ranks: int = 1) -> WorkerRecord:
@@ -68,10 +63,10 @@ async def test_a_worker_that_hangs_is_suspended_and_the_other_is_asked_on(
         hanging.serving() as hanging_url,
         probing(session, record("w1", well_url), record("w2", hanging_url)) as fleet,
     ):
-        await until(lambda: eligible(fleet) == {"w1"})
+        await eventually(lambda: eligible(fleet) == {"w1"})
         assert well.asked.count("/health") > 5
         hanging.hang = False
-        await until(lambda: eligible(fleet) == {"w1", "w2"})
+        await eventually(lambda: eligible(fleet) == {"w1", "w2"})
 
 
 async def test_the_load_is_reported_with_the_key(session: aiohttp.ClientSession) -> None:
@@ -80,7 +75,7 @@ async def test_the_load_is_reported_with_the_key(session: aiohttp.ClientSession)
         probing(session, record("w1", url, key="k")) as fleet,
     ):
         target = next(fleet.eligible("m"))
-        await until(lambda: fleet.load(target) is not None)
+        await eventually(lambda: fleet.load(target) is not None)
         assert fleet.load(target) == EngineLoad(running=3, waiting=2, kv_usage=0.25)
 
 
@@ -90,14 +85,14 @@ async def test_a_rank_without_samples_keeps_no_load(session: aiohttp.ClientSessi
         probing(session, record("w1", url, ranks=2)) as fleet,
     ):
         first, second = fleet.eligible("m")
-        await until(lambda: fleet.load(first) is not None)
+        await eventually(lambda: fleet.load(first) is not None)
         assert fleet.load(second) is None
 
 
 async def test_a_load_that_is_no_number_is_no_load(session: aiohttp.ClientSession) -> None:
     engine = FakeEngine(running=float("nan"))
     async with engine.serving() as url, probing(session, record("w1", url)) as fleet:
-        await until(lambda: engine.asked.count("/metrics") > 2)
+        await eventually(lambda: engine.asked.count("/metrics") > 2)
         assert fleet.load(next(fleet.eligible("m"))) is None
 
 
@@ -111,7 +106,7 @@ async def test_a_worker_that_loads_is_not_asked_and_one_that_left_no_longer(
             await asyncio.sleep(0.05)
             assert engine.asked == []
             fleet.upsert(record("w1", url), 0.0)
-            await until(lambda: len(engine.asked) > 2)
+            await eventually(lambda: len(engine.asked) > 2)
             fleet.remove("w1", "test", 0.0)
             await asyncio.sleep(0.05)
             asked = len(engine.asked)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -19,6 +18,7 @@ from router.discovery.prober import Prober
 from router.discovery.static import StaticDiscovery
 from router.discovery.static_worker import parse_static_worker
 from router.fleet import Fleet
+from tests.support.waiting import eventually
 from tests.unit.router.discovery.fake_engine import FakeEngine
 
 
@@ -26,12 +26,6 @@ from tests.unit.router.discovery.fake_engine import FakeEngine
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as one:
         yield one
-
-
-async def until(claim: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not claim():  # noqa: ASYNC110 - the fleet has no event to wait for
-            await asyncio.sleep(0.005)
 
 
 async def described(session: aiohttp.ClientSession, text: str, looks: int = 0) -> WorkerRecord:
@@ -142,10 +136,10 @@ async def test_a_dead_worker_delays_no_other_and_joins_when_it_lives(
     hanging = FakeEngine(hang=True)
     async with FakeEngine().serving() as url, hanging.serving() as hanging_url:
         async with discovering(session, late_url, hanging_url, url) as fleet:
-            await until(lambda: len(fleet.records()) == 1)
+            await eventually(lambda: len(fleet.records()) == 1)
             assert fleet.records()[0].url == url
             async with late.serving(port):
-                await until(lambda: len(fleet.records()) == 2)
+                await eventually(lambda: len(fleet.records()) == 2)
 
 
 async def test_an_engine_restarted_in_place_is_a_new_incarnation(
@@ -153,10 +147,10 @@ async def test_an_engine_restarted_in_place_is_a_new_incarnation(
 ) -> None:
     engine = FakeEngine()
     async with engine.serving() as url, discovering(session, url) as fleet:
-        await until(lambda: bool(fleet.records()) and engine.asked.count("/metrics") > 2)
+        await eventually(lambda: bool(fleet.records()) and engine.asked.count("/metrics") > 2)
         first = fleet.records()[0]
         engine.started = 1_700_000_099.0
-        await until(lambda: fleet.records()[0].incarnation != first.incarnation)
+        await eventually(lambda: fleet.records()[0].incarnation != first.incarnation)
 
 
 async def test_a_recovery_without_a_start_time_is_a_new_incarnation(
@@ -164,10 +158,10 @@ async def test_a_recovery_without_a_start_time_is_a_new_incarnation(
 ) -> None:
     engine = FakeEngine(started=None)
     async with engine.serving() as url, discovering(session, url) as fleet:
-        await until(lambda: len(fleet.records()) == 1)
+        await eventually(lambda: len(fleet.records()) == 1)
         first = fleet.records()[0]
         engine.health = 503
-        await until(lambda: list(fleet.eligible("m")) == [])
+        await eventually(lambda: list(fleet.eligible("m")) == [])
         engine.health = 200
-        await until(lambda: fleet.records()[0].incarnation != first.incarnation)
-        await until(lambda: len(list(fleet.eligible("m"))) == 1)
+        await eventually(lambda: fleet.records()[0].incarnation != first.incarnation)
+        await eventually(lambda: len(list(fleet.eligible("m"))) == 1)

@@ -7,17 +7,20 @@ import pytest
 from rhizome.errors import SettingsError
 from router.discovery.static_worker import StaticWorker, parse_static_worker, parse_static_workers
 
+CURVE = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+
 
 def test_all_parts_are_read() -> None:
     worker = parse_static_worker(
         "http://127.0.0.1:9001,events=tcp://127.0.0.1:5601,replay=tcp://127.0.0.1:5701,"
-        "topic=kv,key=secret"
+        f"topic=kv,curve={CURVE},key=secret"
     )
     assert worker == StaticWorker(
         url="http://127.0.0.1:9001",
         events="tcp://127.0.0.1:5601",
         replay="tcp://127.0.0.1:5701",
         topic="kv",
+        curve=CURVE,
         key="secret",
     )
     assert worker.worker_id == "127.0.0.1:9001"
@@ -53,6 +56,7 @@ def test_urls_are_brought_into_one_form(text: str, url: str) -> None:
         ("http://h:1,events=tcp://h", "events"),
         ("http://h:1,events=tcp://h:0", "events"),
         ("http://h:1,events=tcp://h:2,replay=http://h:3", "replay"),
+        ("http://h:1,events=tcp://h:2,curve=short", "curve"),
         ("http://h:1,replay=tcp://h:2", "need `events`"),
         ("http://h:1,topic=kv", "need `events`"),
         ("http://h:1,key=a,key=b", "twice"),

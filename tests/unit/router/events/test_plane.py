@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import pytest
@@ -15,11 +15,11 @@ from router.events.plane import EventPlane
 from router.events.subscription import Subscription, Timing
 from router.prefix.hashing import block_hashes, root_hash
 from router.prefix.index import PrefixIndex
+from tests.support.waiting import eventually
 from tests.unit.router.events.publisher import Publisher
 from tests.unit.router.prefix.events_told import BLOCK, removed, stored, tokens_of
 
 TIMING = Timing(pause_s=0.02, pause_s_max=0.1, first_check_s=0.1, check_s=0.2)
-DEADLINE_S = 15.0
 
 
 def worker(*sources: EventSource, incarnation: str = "one", ranks: int = 1) -> WorkerRecord:
@@ -49,17 +49,12 @@ class Bench:
         hashes = block_hashes(tokens_of(*numbers), BLOCK, root_hash())
         return self.index.match(hashes, 0.0).get(target, 0)
 
-    async def until(self, claim: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not claim():  # noqa: ASYNC110 - sockets have no event to wait for
-                await asyncio.sleep(0.005)
-
     async def until_settled(self, target: str = "w1") -> None:
         def settled() -> bool:
             one = self.subscription(target)
             return one.connected and not one.feed.replaying and not one.feed.suspended
 
-        await self.until(settled)
+        await eventually(settled)
 
 
 @pytest.fixture
@@ -83,12 +78,12 @@ async def test_a_late_join_knows_what_was_published_before_and_after(
     with Publisher(curve=curve) as publisher:
         publisher.publish(stored([1, 2], tokens_of(1, 2)))
         bench.plane.joined(worker(publisher.source()))
-        await bench.until(lambda: bench.matched(1, 2, 3) == 2)
+        await eventually(lambda: bench.matched(1, 2, 3) == 2)
         await bench.until_settled()
         publisher.publish(stored([3], tokens_of(3), parent=2))
-        await bench.until(lambda: bench.matched(1, 2, 3) == 3)
+        await eventually(lambda: bench.matched(1, 2, 3) == 3)
         publisher.publish(removed(2))
-        await bench.until(lambda: bench.matched(1, 2, 3) == 1)
+        await eventually(lambda: bench.matched(1, 2, 3) == 1)
     assert bench.plane.totals().events == 3
 
 
@@ -96,10 +91,10 @@ async def test_a_lost_batch_is_replayed(bench: Bench, publisher: Publisher) -> N
     bench.plane.joined(worker(publisher.source()))
     await bench.until_settled()
     publisher.publish(stored([1], tokens_of(1)))
-    await bench.until(lambda: bench.matched(1) == 1)
+    await eventually(lambda: bench.matched(1) == 1)
     publisher.keep(stored([2], tokens_of(2), parent=1))
     publisher.publish(stored([3], tokens_of(3), parent=2))
-    await bench.until(lambda: bench.matched(1, 2, 3) == 3)
+    await eventually(lambda: bench.matched(1, 2, 3) == 3)
     assert bench.plane.totals().clears == 0
 
 
@@ -109,9 +104,9 @@ async def test_a_batch_lost_at_the_end_is_found_by_the_check(
     bench.plane.joined(worker(publisher.source()))
     await bench.until_settled()
     publisher.publish(stored([1], tokens_of(1)))
-    await bench.until(lambda: bench.matched(1) == 1)
+    await eventually(lambda: bench.matched(1) == 1)
     publisher.keep(removed(1))
-    await bench.until(lambda: bench.matched(1) == 0)
+    await eventually(lambda: bench.matched(1) == 0)
 
 
 async def test_a_replay_with_holes_is_completed(bench: Bench, publisher: Publisher) -> None:
@@ -119,7 +114,7 @@ async def test_a_replay_with_holes_is_completed(bench: Bench, publisher: Publish
         publisher.publish(stored([number], tokens_of(number)))
     publisher.drop_in_replay = {5, 11}
     bench.plane.joined(worker(publisher.source()))
-    await bench.until(lambda: all(bench.matched(number) for number in range(20)))
+    await eventually(lambda: all(bench.matched(number) for number in range(20)))
     assert publisher.replays[:2] == [0, 4]
 
 
@@ -127,7 +122,7 @@ async def test_a_long_ring_is_replayed_whole(bench: Bench, publisher: Publisher)
     for number in range(5000):
         publisher.keep(stored([number], tokens_of(number)))
     bench.plane.joined(worker(publisher.source()))
-    await bench.until(lambda: bench.index.block_count("w1") == 5000)
+    await eventually(lambda: bench.index.block_count("w1") == 5000)
     await bench.until_settled()
     assert bench.plane.totals().clears == 0
 
@@ -138,13 +133,13 @@ async def test_an_engine_restarted_in_place_is_not_credited_for_its_past(bench: 
         await bench.until_settled()
         first.publish(stored([1], tokens_of(1)))
         first.publish(stored([2], tokens_of(2), parent=1))
-        await bench.until(lambda: bench.matched(1, 2) == 2)
+        await eventually(lambda: bench.matched(1, 2) == 2)
         ports = first.port, first.replay_port
-    await bench.until(lambda: bench.matched(1, 2) == 0)
+    await eventually(lambda: bench.matched(1, 2) == 0)
     with Publisher(port=ports[0], replay_port=ports[1], first_ts=500.0) as second:
         second.publish(stored([1], tokens_of(1)))
         second.publish(stored([7], tokens_of(7)))
-        await bench.until(lambda: bench.matched(7) == 1)
+        await eventually(lambda: bench.matched(7) == 1)
         assert bench.matched(1, 2) == 1
         assert bench.plane.totals().restarts == 1
 
@@ -155,10 +150,10 @@ async def test_the_same_engine_after_a_lost_connection_keeps_its_credit(
     bench.plane.joined(worker(publisher.source()))
     await bench.until_settled()
     publisher.publish(stored([1], tokens_of(1)))
-    await bench.until(lambda: bench.matched(1) == 1)
+    await eventually(lambda: bench.matched(1) == 1)
     # A frame over the limit makes the client's side drop the connection.
     publisher.send_frames(b"kv", b"\x00" * 8, b"\x00" * (17 * 2**20))
-    await bench.until(lambda: bench.subscription().counters.sessions == 2)
+    await eventually(lambda: bench.subscription().counters.sessions == 2)
     await bench.until_settled()
     assert bench.matched(1) == 1
     assert bench.plane.totals().restarts == 0
@@ -186,17 +181,17 @@ async def test_nonsense_is_counted_and_clears_where_it_stood_for_a_batch(
     bench.plane.joined(worker(publisher.source()))
     await bench.until_settled()
     publisher.publish(stored([1], tokens_of(1)))
-    await bench.until(lambda: bench.matched(1) == 1)
+    await eventually(lambda: bench.matched(1) == 1)
     publisher.send_frames(b"kv", b"short", b"")
     publisher.send_frames(b"kv")
     publisher.send_frames(*[b"kv"] * 8)
-    await bench.until(lambda: bench.plane.totals().malformed == 3)
+    await eventually(lambda: bench.plane.totals().malformed == 3)
     assert bench.matched(1) == 1
     publisher.send_frames(b"kv", *publisher.keep_payload(b"\xc1 not msgpack"))
-    await bench.until(lambda: bench.matched(1) == 0)
+    await eventually(lambda: bench.matched(1) == 0)
     assert bench.plane.totals().undecodable == 1
     publisher.publish(stored([2], tokens_of(2)))
-    await bench.until(lambda: bench.matched(2) == 1)
+    await eventually(lambda: bench.matched(2) == 1)
 
 
 async def test_a_message_of_too_many_frames_ends_the_connection(
@@ -205,7 +200,7 @@ async def test_a_message_of_too_many_frames_ends_the_connection(
     bench.plane.joined(worker(publisher.source()))
     await bench.until_settled()
     publisher.send_frames(*[b"kv"] * 1000)
-    await bench.until(lambda: bench.subscription().counters.sessions == 2)
+    await eventually(lambda: bench.subscription().counters.sessions == 2)
 
 
 async def test_another_topic_is_not_heard(bench: Bench, publisher: Publisher) -> None:
@@ -214,7 +209,7 @@ async def test_another_topic_is_not_heard(bench: Bench, publisher: Publisher) ->
     sequence, payload = publisher.keep(stored([1], tokens_of(1)))
     publisher.send_frames(b"other", sequence, payload)
     publisher.publish(stored([2], tokens_of(2)))
-    await bench.until(lambda: bench.matched(2) == 1)
+    await eventually(lambda: bench.matched(2) == 1)
     assert bench.plane.totals().messages == 1
 
 
@@ -225,14 +220,14 @@ async def test_a_worker_that_left_is_forgotten_and_its_successor_starts_from_not
     bench.plane.joined(first)
     await bench.until_settled()
     publisher.publish(stored([1], tokens_of(1)))
-    await bench.until(lambda: bench.matched(1) == 1)
+    await eventually(lambda: bench.matched(1) == 1)
     bench.plane.left(first)
     assert bench.matched(1) == 0
     assert bench.plane.subscriptions() == {}
     with Publisher() as successor:
         bench.plane.joined(worker(successor.source(), incarnation="two"))
         successor.publish(stored([2], tokens_of(2)))
-        await bench.until(lambda: bench.matched(2) == 1)
+        await eventually(lambda: bench.matched(2) == 1)
         assert bench.matched(1) == 0
         assert bench.plane.totals().events >= 2
 
@@ -243,8 +238,8 @@ async def test_each_rank_feeds_its_own_target(bench: Bench, publisher: Publisher
         bench.plane.joined(worker(*sources, ranks=2))
         publisher.publish(stored([1], tokens_of(1)))
         second.publish(stored([2], tokens_of(2)))
-        await bench.until(lambda: bench.matched(1, target="w1/0") == 1)
-        await bench.until(lambda: bench.matched(2, target="w1/1") == 1)
+        await eventually(lambda: bench.matched(1, target="w1/0") == 1)
+        await eventually(lambda: bench.matched(2, target="w1/1") == 1)
         assert bench.matched(1, target="w1/1") == 0
 
 
