@@ -1,89 +1,116 @@
 """Speeds learned online, per target: prefill tokens/s, fixed overhead and decode step.
 
 Model: `ttft_ms = overhead_ms + ms_per_token * tokens`, where `tokens` are the uncached ones of the
-request and of what was queued before it. Each observation moves both parameters along the gradient
-of the squared log error (a normalised LMS step):
+request and of what was queued before it. Both parameters are positive and known up to a factor, so
+their logarithms are tracked by an extended Kalman filter on `ln ttft_ms`:
 
-    error    = ln(observed / predicted), clipped to a factor of 4
-    share    = ms_per_token * tokens / predicted
-    ms_per_token *= exp(gain * share * error)
-    overhead_ms  *= exp(gain * (1 - share) * error)
+* The derivatives of `ln ttft_ms` are the shares of the two parts in the prediction, so an error is
+  charged to the part that made it; a part of less than a tenth is left alone. So a fully cached
+  prompt teaches the overhead and not the speed.
+* Between two observations the parameters may drift (`_DRIFT`), so old observations fade and a
+  worker that changes its speed is followed within some 20 requests.
+* An error counts as at most three standard deviations: one outlier moves an estimate by about a
+  tenth, a lasting change moves it each time.
+* Requests that did not wait alone are taken for half as exact: others' work is in their time.
 
-So an error is charged to the part that made the prediction: a fully cached prompt teaches the
-overhead and leaves the speed alone. The clip bounds what one outlier can do, and the gain falls
-from 1/2 to 1/10, so a wrong prior is forgotten after about ten requests. Requests that did not wait
-alone teach a quarter as much: others' prefills and decodes are in their time.
-
-A target that has not been observed is taken for a typical one of its group (targets of one model),
-which learns from all of them, so a new worker is neither shunned nor flooded.
+A target that has not been observed is taken for a typical one of its group (the targets of one
+model), which learns from all of them, so a new worker is neither shunned nor flooded.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 OVERHEAD_MS_PRIOR = 10.0
 PREFILL_TOKENS_PER_S_RANGE = (10.0, 1e7)
 OVERHEAD_MS_RANGE = (0.1, 10_000.0)
 DECODE_STEP_MS_RANGE = (0.05, 10_000.0)
 
-_ERROR_MAX = math.log(4.0)
-_GAIN_MIN = 0.1
-_SHARED_WEIGHT = 0.25
+_DOUBT = 2.0
+"""Variance of a logarithm of which nothing is known but the prior: a factor of 4 either way."""
+_DRIFT = 0.002
+_NOISE = 0.04
+"""Variance of one observation's logarithm: 20 %."""
+_NOISE_SHARED = 4 * _NOISE
+_DEVIATIONS_MAX = 3.0
+_SHARE_MIN = 0.1
 _DECODE_TOKENS_FULL = 16
 _TARGETS_MAX = 16_384
 
 
 @dataclass(slots=True)
-class _Estimate:
+class _FirstToken:
+    """`overhead_ms + ms_per_token * tokens`, and the covariance of the two logarithms."""
+
     overhead_ms: float
     ms_per_token: float
-    step_ms: float
-    first_tokens: int = 0
-    """Observations of a first token."""
-    decodes: int = 0
-    """Observations of a decode."""
+    doubt_overhead: float = _DOUBT
+    doubt_both: float = 0.0
+    doubt_token: float = _DOUBT
 
-    def learn_first_token(self, tokens: int, ttft_ms: float, weight: float) -> None:
-        prefill_ms = self.ms_per_token * tokens
-        predicted_ms = self.overhead_ms + prefill_ms
-        step = _step(predicted_ms, ttft_ms, self.first_tokens, weight)
-        share = prefill_ms / predicted_ms
+    def learn(self, tokens: int, ttft_ms: float, noise: float) -> None:
+        predicted_ms = self.overhead_ms + self.ms_per_token * tokens
+        token_share = _rounded_share(self.ms_per_token * tokens / predicted_ms)
+        overhead_share = 1.0 - token_share
+        self.doubt_overhead = min(_DOUBT, self.doubt_overhead + _DRIFT)
+        self.doubt_token = min(_DOUBT, self.doubt_token + _DRIFT)
+        to_overhead = self.doubt_overhead * overhead_share + self.doubt_both * token_share
+        to_token = self.doubt_both * overhead_share + self.doubt_token * token_share
+        variance = to_overhead * overhead_share + to_token * token_share + noise
+        error = _clipped(math.log(ttft_ms / predicted_ms), variance) / variance
+        self.overhead_ms = _within(
+            self.overhead_ms * math.exp(to_overhead * error), OVERHEAD_MS_RANGE
+        )
         low, high = PREFILL_TOKENS_PER_S_RANGE
         self.ms_per_token = _within(
-            self.ms_per_token * math.exp(share * step), (1000.0 / high, 1000.0 / low)
+            self.ms_per_token * math.exp(to_token * error), (1000.0 / high, 1000.0 / low)
         )
-        self.overhead_ms = _within(
-            self.overhead_ms * math.exp((1.0 - share) * step), OVERHEAD_MS_RANGE
-        )
-        self.first_tokens += 1
+        self.doubt_overhead -= to_overhead * to_overhead / variance
+        self.doubt_both -= to_overhead * to_token / variance
+        self.doubt_token -= to_token * to_token / variance
 
-    def learn_decode(self, step_ms: float, weight: float) -> None:
-        step = _step(self.step_ms, step_ms, self.decodes, weight)
-        self.step_ms = _within(self.step_ms * math.exp(step), DECODE_STEP_MS_RANGE)
-        self.decodes += 1
+
+@dataclass(slots=True)
+class _DecodeStep:
+    step_ms: float
+    doubt: float = _DOUBT
+
+    def learn(self, step_ms: float, noise: float) -> None:
+        self.doubt = min(_DOUBT, self.doubt + _DRIFT)
+        variance = self.doubt + noise
+        error = _clipped(math.log(step_ms / self.step_ms), variance)
+        self.step_ms = _within(
+            self.step_ms * math.exp(self.doubt / variance * error), DECODE_STEP_MS_RANGE
+        )
+        self.doubt *= noise / variance
+
+
+@dataclass(slots=True)
+class _Estimates:
+    """What has been observed of one target, or of one group; each part None before that."""
+
+    first_token: _FirstToken | None = None
+    decode_step: _DecodeStep | None = None
 
 
 class LearnedSpeeds:
     """What the router believes of each target's speed; starts from the priors in the settings."""
 
     def __init__(self, prefill_tokens_per_s: float, decode_step_ms: float) -> None:
-        self._prior = _Estimate(
-            OVERHEAD_MS_PRIOR,
-            1000.0 / _within(prefill_tokens_per_s, PREFILL_TOKENS_PER_S_RANGE),
-            _within(decode_step_ms, DECODE_STEP_MS_RANGE),
-        )
-        self._groups: dict[str, _Estimate] = {}
+        self._ms_per_token = 1000.0 / _within(prefill_tokens_per_s, PREFILL_TOKENS_PER_S_RANGE)
+        self._step_ms = _within(decode_step_ms, DECODE_STEP_MS_RANGE)
+        self._targets: dict[str, _Estimates] = {}
+        self._groups: dict[str, _Estimates] = {}
         self._group_of: dict[str, str] = {}
-        self._targets: dict[str, _Estimate] = {}
 
     def add(self, target: str, group: str) -> None:
         """Names the group (the model) whose typical speed stands in until the target's is known."""
         self._group_of[target] = group
 
     def remove(self, target: str) -> None:
-        """Forgets a target."""
+        """Forgets a target, and its group with the last one."""
         self._targets.pop(target, None)
         group = self._group_of.pop(target, None)
         if group is not None and group not in self._group_of.values():
@@ -91,18 +118,15 @@ class LearnedSpeeds:
 
     def prefill_tokens_per_s(self, target: str) -> float:
         """Uncached prompt tokens per second, within `PREFILL_TOKENS_PER_S_RANGE`."""
-        return 1000.0 / self._prefill(target).ms_per_token
+        return 1000.0 / self._first_token(target).ms_per_token
 
     def overhead_ms(self, target: str) -> float:
         """First-token time of a prompt that is wholly cached, within `OVERHEAD_MS_RANGE`."""
-        return self._prefill(target).overhead_ms
+        return self._first_token(target).overhead_ms
 
     def decode_step_ms(self, target: str) -> float:
         """Time between two tokens of a sequence, within `DECODE_STEP_MS_RANGE`."""
-        estimate = self._targets.get(target)
-        if estimate is None or estimate.decodes == 0:
-            estimate = self._typical(target)
-        return estimate.step_ms
+        return self._decode_step(target).step_ms
 
     def observe_first_token(
         self,
@@ -121,14 +145,12 @@ class LearnedSpeeds:
         if not (math.isfinite(ttft_ms) and ttft_ms > 0):
             return
         tokens = max(0, uncached_tokens) + max(0, queued_tokens)
-        weight = 1.0 if alone else _SHARED_WEIGHT
-        estimate = self._estimate(target)
-        if estimate.first_tokens == 0:
-            typical = self._typical(target)
-            estimate.overhead_ms = typical.overhead_ms
-            estimate.ms_per_token = typical.ms_per_token
-        estimate.learn_first_token(tokens, ttft_ms, weight)
-        self._group(target).learn_first_token(tokens, ttft_ms, weight)
+        noise = _NOISE if alone else _NOISE_SHARED
+        typical = self._first_token(target)
+        for estimates in (self._own(target), self._group(target)):
+            if estimates.first_token is None:
+                estimates.first_token = _FirstToken(typical.overhead_ms, typical.ms_per_token)
+            estimates.first_token.learn(tokens, ttft_ms, noise)
 
     def observe_decode(self, target: str, tokens: int, decode_ms: float) -> None:
         """A request got `tokens` tokens after its first one in `decode_ms`.
@@ -137,40 +159,55 @@ class LearnedSpeeds:
         """
         if tokens < 1 or not (math.isfinite(decode_ms) and decode_ms > 0):
             return
-        weight = min(1.0, tokens / _DECODE_TOKENS_FULL)
-        estimate = self._estimate(target)
-        if estimate.decodes == 0:
-            estimate.step_ms = self._typical(target).step_ms
-        estimate.learn_decode(decode_ms / tokens, weight)
-        self._group(target).learn_decode(decode_ms / tokens, weight)
+        noise = _NOISE * max(1.0, _DECODE_TOKENS_FULL / tokens)
+        typical = self._decode_step(target)
+        for estimates in (self._own(target), self._group(target)):
+            if estimates.decode_step is None:
+                estimates.decode_step = _DecodeStep(typical.step_ms)
+            estimates.decode_step.learn(decode_ms / tokens, noise)
 
-    def _prefill(self, target: str) -> _Estimate:
-        estimate = self._targets.get(target)
-        if estimate is None or estimate.first_tokens == 0:
-            return self._typical(target)
-        return estimate
+    def _first_token(self, target: str) -> _FirstToken:
+        for known in self._known(target):
+            if known.first_token is not None:
+                return known.first_token
+        return _FirstToken(OVERHEAD_MS_PRIOR, self._ms_per_token)
 
-    def _typical(self, target: str) -> _Estimate:
-        return self._groups.get(self._group_of.get(target, ""), self._prior)
+    def _decode_step(self, target: str) -> _DecodeStep:
+        for known in self._known(target):
+            if known.decode_step is not None:
+                return known.decode_step
+        return _DecodeStep(self._step_ms)
 
-    def _group(self, target: str) -> _Estimate:
-        return self._groups.setdefault(self._group_of.get(target, ""), replace(self._prior))
+    def _known(self, target: str) -> Iterator[_Estimates]:
+        """The target's own estimates and its group's, as far as there are any."""
+        own = self._targets.get(target)
+        if own is not None:
+            yield own
+        group = self._groups.get(self._group_of.get(target, ""))
+        if group is not None:
+            yield group
 
-    def _estimate(self, target: str) -> _Estimate:
-        """The target's own estimate; the one made first gives way beyond a bound, since a late
-        answer may be observed after its target was removed."""
-        estimate = self._targets.get(target)
-        if estimate is None:
-            if len(self._targets) >= _TARGETS_MAX:
-                del self._targets[next(iter(self._targets))]
-            estimate = self._targets[target] = replace(self._prior)
-        return estimate
+    def _own(self, target: str) -> _Estimates:
+        """The one made first gives way beyond a bound: a late answer may be observed after its
+        target was removed."""
+        if target not in self._targets and len(self._targets) >= _TARGETS_MAX:
+            del self._targets[next(iter(self._targets))]
+        return self._targets.setdefault(target, _Estimates())
+
+    def _group(self, target: str) -> _Estimates:
+        return self._groups.setdefault(self._group_of.get(target, ""), _Estimates())
 
 
-def _step(predicted: float, observed: float, seen: int, weight: float) -> float:
-    error = math.log(observed / predicted)
-    gain = max(_GAIN_MIN, 1.0 / (seen + 2))
-    return weight * gain * max(-_ERROR_MAX, min(_ERROR_MAX, error))
+def _rounded_share(share: float) -> float:
+    """0 or 1 for a part that is too small, or too large, to tell the other one's from noise."""
+    if share < _SHARE_MIN:
+        return 0.0
+    return 1.0 if share > 1.0 - _SHARE_MIN else share
+
+
+def _clipped(error: float, variance: float) -> float:
+    bound = _DEVIATIONS_MAX * math.sqrt(variance)
+    return max(-bound, min(bound, error))
 
 
 def _within(value: float, bounds: tuple[float, float]) -> float:
