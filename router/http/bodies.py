@@ -129,9 +129,6 @@ class TokenizerBody(EngineBody):
     """Something to tokenize or to detokenize."""
 
 
-GenerationBody = EngineBody
-
-
 def read_chat(data: bytes) -> ChatBody:
     """A body of `/v1/chat/completions`; raises `MalformedBody` or `InvalidRequest`."""
     fields = _object(data)

@@ -108,15 +108,12 @@ def _message(message: Any, content_format: ContentFormat) -> Message:
     if role == "assistant":
         _add_assistant_fields(result, message)
     elif role == "tool":
-        if "tool_call_id" in message:
-            result["tool_call_id"] = message["tool_call_id"]
-        if isinstance(result["content"], list):
-            result["content"] = "\n".join(part["text"] for part in result["content"])
+        _add_tool_fields(result, message)
     for name in ("name", "task"):
         if isinstance(message.get(name), str):
             result[name] = message[name]
     if role == "developer":
-        result["tools"] = _developer_tools(message.get("tools"))
+        result["tools"] = _developer_tools(message)
     return result
 
 
@@ -164,9 +161,10 @@ def _wrapped(part: Any) -> dict[str, Any]:
 
 
 def _is_media(part: Any) -> bool:
-    return isinstance(part, Mapping) and (
-        part.get("type") in _MEDIA or any(key in _MEDIA for key in part)
-    )
+    if not isinstance(part, Mapping):
+        return False
+    kind = part.get("type")
+    return (isinstance(kind, str) and kind in _MEDIA) or not _MEDIA.isdisjoint(part)
 
 
 def _joined(content: Any) -> str:
@@ -187,6 +185,12 @@ def _add_assistant_fields(result: Message, message: Mapping[str, Any]) -> None:
     if reasoning is not None:
         result["reasoning"] = reasoning
         result["reasoning_content"] = reasoning
+
+
+def _add_tool_fields(result: Message, message: Mapping[str, Any]) -> None:
+    if "tool_call_id" in message:
+        result["tool_call_id"] = message["tool_call_id"]
+    result["content"] = _joined(result["content"])
 
 
 def _tool_call(call: Any) -> dict[str, Any]:
@@ -253,15 +257,24 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _developer_tools(tools: Any) -> list[dict[str, Any]] | None:
-    if not isinstance(tools, list | None):
+def _developer_tools(message: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    tools = message.get("tools")
+    if not isinstance(tools, list | None) or message.get("tool_calls") is not None:
         raise CannotRender(Why.SHAPE, "a developer's tools")
     return tools and [_developer_tool(tool) for tool in tools]
 
 
 def _developer_tool(tool: Any) -> dict[str, Any]:
+    """The tool in the order of its fields; one that does not fit would keep its own order."""
     function = tool.get("function") if isinstance(tool, Mapping) else None
-    if not isinstance(function, Mapping):
+    if (
+        not isinstance(function, Mapping)
+        or tool.get("type") != "function"
+        or not isinstance(function.get("name"), str)
+        or not isinstance(function.get("description", ""), str)
+        or not isinstance(function.get("parameters", {}), dict)
+        or not isinstance(function.get("strict"), bool | None)
+    ):
         raise CannotRender(Why.SHAPE, "a developer's tool")
     described = _ordered(function, ("name", "description", "parameters", "strict"))
     return {**_ordered(tool, ("function", "type")), "function": described}

@@ -44,10 +44,6 @@ class Rendering:
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
-    @property
-    def renderer(self) -> Renderer | None:
-        return self._renderer
-
     async def render(self, body: EngineBody) -> Rendered:
         """The prompt of the body (of several, the first); raises nothing for any body."""
         if not isinstance(body, ChatBody | CompletionBody):
