@@ -1,8 +1,8 @@
 """The waiting line: requests that found every worker full, in order, bounded, with deadlines.
 
-Pure. Promises: the bound is never exceeded; a ticket leaves exactly once, as admitted, expired or
-given up; inside a class the order is that of arrival, and batch work comes after everybody
-interactive of its model.
+Pure. Promises: the bound is never exceeded, and batch work takes at most half of the places; a
+ticket leaves exactly once, as admitted, expired or given up; inside a class the order is that of
+arrival, and batch work comes after everybody interactive of its model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from router.admission.classes import Priority
 
 RETRY_AFTER_S_MIN = 1.0
 RETRY_AFTER_S_MAX = 60.0
+BATCH_PLACES_SHARE = 0.5
 _RETRY_AFTER_S_UNKNOWN = 5.0
 _ADMISSIONS_REMEMBERED = 256
 _RATE_WINDOW_S = 30.0
@@ -48,6 +49,7 @@ class WaitingLine:
 
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
+        self._batch_max = int(length_max * BATCH_PLACES_SHARE)
         self._queues: dict[str, _Queue] = {}
         self._total = 0
         self._next_number = 0
@@ -76,7 +78,7 @@ class WaitingLine:
 
     def offer(self, model: str, priority: Priority, now_s: float, wait_s_max: float) -> Ticket:
         """A ticket at the end of the line; raises `QueueFull` with a time to come back."""
-        if self._total >= self._length_max:
+        if self._is_full(priority):
             raise QueueFull(
                 f"every worker of {model!r} is busy and {self._total} requests wait already",
                 retry_after_s=self.retry_after_s(model, now_s),
@@ -143,9 +145,18 @@ class WaitingLine:
         """For tests: raises AssertionError if the parts disagree."""
         assert self._total == sum(len(queue) for queue in self._queues.values())
         assert 0 <= self._total <= self._length_max
+        assert self._batch_waiting() <= self._batch_max
         for model, queue in self._queues.items():
             for priority, tickets in queue.waiting.items():
                 for number, ticket in tickets.items():
                     assert (ticket.model, ticket.priority) == (model, priority)
                     assert ticket.number == number
                 assert list(tickets) == sorted(tickets)
+
+    def _is_full(self, priority: Priority) -> bool:
+        if self._total >= self._length_max:
+            return True
+        return priority is Priority.BATCH and self._batch_waiting() >= self._batch_max
+
+    def _batch_waiting(self) -> int:
+        return sum(len(queue.waiting[Priority.BATCH]) for queue in self._queues.values())
