@@ -223,6 +223,7 @@ class _Host:
         return await asyncio.shield(self._dead)
 
     async def drain(self, grace_s: float) -> bool:
+        self._idle = self._loop.create_future()
         self._send(Drain(grace_s=grace_s))
         await self._first(self._idle, timeout_s=grace_s + _REPORT_SLACK_S)
         return self._idle.done() and self._idle.result()

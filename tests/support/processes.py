@@ -1,0 +1,23 @@
+"""Looking at the processes of this machine from outside."""
+
+from __future__ import annotations
+
+import psutil
+
+_ENDED = {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process and everything below it."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def named(processes: list[psutil.Process], word: str) -> psutil.Process:
+    """The one whose command line holds `word`."""
+    return next(process for process in processes if word in " ".join(process.cmdline()))
+
+
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; psutil tells a process from a later one with the same number."""
+    return [one for one in processes if one.is_running() and one.status() not in _ENDED]
