@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
         worker: Annotated[
             list[str] | None,
             typer.Option(
-                help="A worker: URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,key=KEY]. "
-                "Repeat for more; it may be down at the start."
+                help="A worker: URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY]"
+                "[,key=KEY]. Repeat for more; it may be down at the start."
             ),
         ] = None,
         tokenizer: Annotated[

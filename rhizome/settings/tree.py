@@ -115,8 +115,8 @@ class RouterSettings(Slice):
     metrics_port: Port = 9100
     """Port of the metrics page."""
     workers: tuple[str, ...] = ()
-    """Workers by hand: `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key=KEY]`;
-    `curve` is the event sockets' public key, `key` the bearer key of the URL."""
+    """Workers by hand: `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY]
+    [,key=KEY]`; `curve` is the event sockets' public key, `key` the bearer key of the URL."""
     tokenizer: Path | None = None
     """Directory with `tokenizer.json` and chat template; absent: the model's own root, if local."""
     api_keys: tuple[SecretStr, ...] = ()
