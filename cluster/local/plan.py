@@ -27,7 +27,7 @@ DEMO_MODELS = (
         name="llama-demo",
         source="demo:llama",
         workers=2,
-        scaling=ScalingBounds(min_workers=1, max_workers=3),
+        scaling=ScalingBounds(min_workers=2, max_workers=3),
         block_size=_CPU_BLOCK_SIZE,
         kv_cache_memory=_KV_CACHE_MEMORY,
         max_model_len=4096,

@@ -206,11 +206,13 @@ class LocalCluster:
         self._services.restarting = True
         self._record.state = ClusterState.READY
         self._record.url = router_url(router)
+        self._record.metrics_url = f"http://{router.metrics_host}:{router.metrics_port}/metrics"
         self._record.ports = {
             "router": router.port,
             "router-metrics": router.metrics_port,
             "controller-metrics": self._settings.controller.metrics_port,
         }
+        self._write_record()
         for line in next_steps(self._settings, self._files):
             self._say(line)
 

@@ -17,16 +17,17 @@ import psutil
 
 from rhizome.children import adopt_orphans, die_with_parent
 
-_TERM_GRACE_S = 5.0
+TERM_GRACE_S = 5.0
 _KILL_GRACE_S = 5.0
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_warded(work: Callable[[], int]) -> int:
+def run_warded(work: Callable[[], int], *, grace_s: float = TERM_GRACE_S) -> int:
     """Forks, runs `work` in the child and returns its exit status once nothing of it is left.
 
     To be called while this process has one thread. The child has a session of its own: a Ctrl-C
-    reaches it once, through the warden. A child ended by a signal counts as 128 + its number.
+    reaches it once, through the warden. A child ended by a signal counts as 128 + its number. What
+    it leaves behind gets SIGTERM, and SIGKILL after `grace_s`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -39,15 +40,17 @@ def run_warded(work: Callable[[], int]) -> int:
     _forward_signals_to(child)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     status = _wait_for(child)
-    end_processes(psutil.Process().children(recursive=True))
+    end_processes(psutil.Process().children(recursive=True), grace_s)
     _reap()
     return status
 
 
-def end_processes(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """SIGTERM to all, SIGKILL to those that ignore it; returns those that live even then."""
+def end_processes(
+    processes: Iterable[psutil.Process], grace_s: float = TERM_GRACE_S
+) -> list[psutil.Process]:
+    """SIGTERM to all, SIGKILL after `grace_s`; returns those that live even then."""
     living = _signalled(processes, signal.SIGTERM)
-    _, living = psutil.wait_procs(living, timeout=_TERM_GRACE_S)
+    _, living = psutil.wait_procs(living, timeout=grace_s)
     living = [*living, *_descendants(living)]
     _, living = psutil.wait_procs(_signalled(living, signal.SIGKILL), timeout=_KILL_GRACE_S)
     return list(living)
