@@ -47,10 +47,11 @@ class Timing:
     pause_s: float = 0.25
     """Before the first new attempt after a session ended; doubled up to `pause_s_max`."""
     pause_s_max: float = 5.0
-    first_check_s: float = 1.0
-    """After the connection: batches published while it was being made may have passed us by."""
-    check_s: float = 10.0
-    """Silence after which the engine is asked whether it is still the same."""
+    silence_s: float = 2.0
+    """Silence after a connection or a batch; then the engine is asked whether that was the last
+    one: only a later batch would show that one was lost."""
+    check_s: float = 30.0
+    """Between two such questions while the silence lasts."""
 
 
 @dataclass(slots=True)
@@ -180,7 +181,7 @@ class Subscription:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = True
                 self.counters.sessions += 1
-                self._check_at_s = self._clock.monotonic_s() + self._timing.first_check_s
+                self._check_at_s = self._clock.monotonic_s() + self._timing.silence_s
                 self._carry_out(self.feed.connected())
             elif event & _ENDED:
                 raise _SessionEnded("the connection ended" if self._connected else "no connection")
@@ -199,7 +200,7 @@ class Subscription:
     def _take_live(self, frames: list[bytes]) -> None:
         now_s = self._clock.monotonic_s()
         self.counters.messages += 1
-        self._check_at_s = max(self._check_at_s, now_s + self._timing.first_check_s)
+        self._check_at_s = now_s + self._timing.silence_s
         if len(frames) != 3 or len(frames[1]) != 8:
             self.counters.malformed += 1
             return
