@@ -44,17 +44,24 @@ def application() -> typer.Typer:
 
     @app.callback()
     def options(
-        version: Annotated[
-            bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        _version: Annotated[
+            bool,
+            typer.Option(
+                "--version", help="Print the version and exit.", is_eager=True, callback=_tell
+            ),
         ] = False,
     ) -> None:
-        if version:
-            typer.echo(__version__)
-            raise typer.Exit
+        pass
 
     for command in _COMMANDS:
         command.register(app)
     return app
+
+
+def _tell(version: bool) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 def main() -> None:

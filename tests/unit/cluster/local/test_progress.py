@@ -28,9 +28,9 @@ def test_lines_for_a_log_are_plain_and_say_nothing_twice() -> None:
 
 
 def test_a_terminal_shows_finished_phases_and_keeps_brackets() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    tell(TerminalProgress(console))
-    shown = console.file.getvalue()  # type: ignore[attr-defined] - a StringIO
+    screen = io.StringIO()
+    tell(TerminalProgress(Console(file=screen, force_terminal=True, color_system=None)))
+    shown = screen.getvalue()
     assert "✓ Workers 12.3 s" in shown
     assert "m 2/2" in shown
     assert "[ready]" in shown
