@@ -32,9 +32,8 @@ _ASIDES = (
 def train_tokenizer() -> Tokenizer:
     """The tokenizer, the same on every machine (about two seconds)."""
     tokenizer = Tokenizer(models.BPE())
-    # The library's own types call these setters read-only.
-    setattr(tokenizer, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=False))  # noqa: B010
-    setattr(tokenizer, "decoder", decoders.ByteLevel())  # noqa: B010
+    setattr(tokenizer, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=False))  # noqa: B010 - typed read-only
+    setattr(tokenizer, "decoder", decoders.ByteLevel())  # noqa: B010 - typed read-only
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=list(SPECIAL_TOKENS),
