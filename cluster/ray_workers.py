@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 _PREFIX = "worker:"
 _THREADS = 8
+_KNOCK_S = 3.0
 _CONNECT_S = 30.0
 _CALL_S = 10.0
 _STOP_S = 20.0
@@ -100,7 +102,8 @@ class RayWorkers:
                 advice="Look at the Ray head: `ray status` on its node.",
             ) from error
         except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
-            cause = error.__cause__ or error
+            told = isinstance(error.__cause__, ray.exceptions.RayError)
+            cause = error.__cause__ if told else error
             words = str(cause).strip().partition("\n")[0] or type(cause).__name__
             raise ClusterError(
                 f"Ray at {self._address} fails: {words}",
@@ -111,12 +114,23 @@ class RayWorkers:
         import ray
 
         if not ray.is_initialized():
+            self._knock()
             ray.init(
                 address=self._address,
                 namespace=self._namespace,
                 configure_logging=False,
                 log_to_driver=False,
             )
+
+    def _knock(self) -> None:
+        """Raises `ConnectionError` where nobody listens; Ray itself would try for minutes."""
+        host, _, port = self._address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdecimal():
+            return
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        except OSError as error:
+            raise ConnectionError(f"nobody listens there ({error.strerror or error})") from error
 
     def _disconnect(self) -> None:
         import ray

@@ -46,7 +46,7 @@ class History:
     incarnation: str | None = None
     """The last one seen."""
     state: WorkerState | None = None
-    """Of that incarnation; FAILED once its death is noted, None while nothing is heard of it."""
+    """Of that incarnation; FAILED once its end is noted, None while nothing is heard of it."""
     ready_since_s: float | None = None
     deaths: int = 0
     """Since the last calm stretch."""
@@ -216,7 +216,14 @@ class _Step:
             return past
         if not (past.leaving or past.stopping):
             past = self._died(one, past, "its process is gone for good", stop=True)
-        return replace(past, living=False, leaving=False, stopping=False, ready_since_s=None)
+        return replace(
+            past,
+            living=False,
+            state=WorkerState.FAILED,
+            leaving=False,
+            stopping=False,
+            ready_since_s=None,
+        )
 
     def _died(self, one: str, past: History, cause: str, *, stop: bool = False) -> History:
         """One more death; with `stop`, or at one too many, a pause comes before the next start."""

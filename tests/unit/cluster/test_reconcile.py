@@ -184,3 +184,16 @@ def test_a_worker_in_its_pause_is_not_replaced_under_another_number() -> None:
     assert "gone for good" in cluster.notices[0]
     assert cluster.step(observed(1), after_s=0.5) == ()
     assert cluster.step(observed(1), after_s=0.5) == (Start("m-0", "m"),)
+
+
+def test_a_start_after_a_stop_is_no_death() -> None:
+    cluster = Cluster()
+    for life in range(3):  # Ray brings it back each time; the third time is one too many
+        cluster.step(observed(1, "m-0", records={"m-0": record("m-0", f"i{life}")}))
+    stopped = cluster.step(observed(1, "m-0", records={"m-0": record("m-0", "i3")}))
+    assert isinstance(stopped[0], Stop)
+    deaths = cluster.histories["m-0"].deaths
+    cluster.step(observed(1))
+    assert cluster.step(observed(1), after_s=60) == (Start("m-0", "m"),)
+    assert cluster.step(observed(1, "m-0", records={"m-0": record("m-0", "i4")})) == ()
+    assert cluster.histories["m-0"].deaths == deaths
