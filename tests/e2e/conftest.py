@@ -1,7 +1,7 @@
-"""One whole cluster for all end-to-end tests: started as a user starts it, ended without a trace.
+"""Whole clusters for end-to-end tests: started as a user starts them, ended without a trace.
 
-`cluster` is the running cluster; it is up before the first test and is shared, so a test that
-changes it (kills a worker, scales a model) puts it back.
+`cluster` is shared by all tests, so a test that changes it (kills a worker) waits until it is whole
+again. `scaling_cluster` is one of its own with an eager autoscaler.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,44 +23,77 @@ import yaml
 from cluster.local.layout import ClusterFiles
 from cluster.local.plan import DEMO_MODELS
 from cluster.local.ports import free_port
-from cluster.local.record import ClusterRecord, read_record
+from cluster.local.record import read_record
 from rhizome.settings.load import load_settings
-from rhizome.settings.tree import Settings
+from tests.e2e.fleet import RunningCluster
 
 START_TIMEOUT_S = 600.0
 END_TIMEOUT_S = 120.0
 
 
-@dataclass(frozen=True)
-class RunningCluster:
-    """The cluster under test."""
-
-    name: str
-    files: ClusterFiles
-    record: ClusterRecord
-
-    @property
-    def url(self) -> str:
-        """The router's, no trailing slash."""
-        return self.record.url
-
-    @property
-    def settings(self) -> Settings:
-        """What its processes read; holds the secrets of its store."""
-        return load_settings(self.files.settings, environment={})
-
-    def rhizome(self, *arguments: str) -> str:
-        """Output of a `rhizome` command; fails the test when it fails."""
-        return run_rhizome(*arguments, "--name", self.name)
-
-    def processes(self) -> list[psutil.Process]:
-        """Every living process of it, the outermost first."""
-        assert self.record.warden is not None
-        warden = self.record.warden.process()
-        return [] if warden is None else [warden, *warden.children(recursive=True)]
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """The demonstration cluster, with two Llama workers that the autoscaler leaves in place."""
+    models = [demo_model(0, min_workers=2), demo_model(1)]
+    with running_cluster("e2e", {"models": models}, tmp_path_factory.mktemp("e2e")) as running:
+        yield running
 
 
-def run_rhizome(*arguments: str, timeout_s: float = 60.0) -> str:
+@pytest.fixture(scope="module")
+def scaling_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """One Llama worker that may become two, little room, and an autoscaler that acts in seconds."""
+    settings = {
+        "models": [demo_model(0, workers=1, min_workers=1, max_workers=2)],
+        "router": {"admission": {"in_flight_max_per_worker": 4}},
+        "controller": {"scaling": {"up_after_s": 1.0, "down_after_s": 5.0}},
+    }
+    with running_cluster("e2e-scaling", settings, tmp_path_factory.mktemp("scaling")) as running:
+        yield running
+
+
+@contextmanager
+def running_cluster(
+    purpose: str, settings: dict[str, Any], directory: Path
+) -> Iterator[RunningCluster]:
+    """A cluster with those settings; leaving the block ends it and looks for what is left."""
+    name = f"{purpose}-{os.getpid()}"
+    config = directory / "settings.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    port = str(free_port("127.0.0.1", frozenset()))
+    arguments = ("--detach", "--name", name, "--port", port, "--config", str(config))
+    _run("up", *arguments, timeout_s=START_TIMEOUT_S)
+    files = ClusterFiles.of(load_settings().state_directory, name)
+    record = read_record(files)
+    assert record is not None
+    print(f"\ncluster {name} at {record.url}: {json.dumps(record.phases_s)}")
+    family = _family(files)
+    try:
+        yield RunningCluster(name, files.root)
+    finally:
+        family |= _family(files)
+        _run("down", "--name", name, timeout_s=END_TIMEOUT_S)
+    left = [one for one in family if _lives(one)]
+    assert not left, f"these processes outlived `rhizome down`: {left}"
+    shutil.rmtree(files.root)
+
+
+def demo_model(
+    index: int,
+    *,
+    workers: int | None = None,
+    min_workers: int | None = None,
+    max_workers: int | None = None,
+) -> dict[str, Any]:
+    """A demonstration model with other numbers of workers."""
+    model = DEMO_MODELS[index].model_dump(mode="json")
+    model["workers"] = model["workers"] if workers is None else workers
+    if model["scaling"] is not None:
+        bounds = {"min_workers": min_workers, "max_workers": max_workers}
+        model["scaling"] |= {key: value for key, value in bounds.items() if value is not None}
+    return model
+
+
+def _run(*arguments: str, timeout_s: float) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "rhizome.cli.main", *arguments],
         capture_output=True,
@@ -68,41 +103,13 @@ def run_rhizome(*arguments: str, timeout_s: float = 60.0) -> str:
     )
     said = f"{ended.stdout}\n{ended.stderr}"
     assert ended.returncode == 0, f"rhizome {' '.join(arguments)} exited {ended.returncode}: {said}"
-    return ended.stdout
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    """The demonstration cluster, with two Llama workers that the autoscaler leaves in place."""
-    name = f"e2e-{os.getpid()}"
-    config = tmp_path_factory.mktemp("e2e") / "settings.yaml"
-    config.write_text(yaml.safe_dump({"models": [_kept(index) for index in range(2)]}))
-    port = str(free_port("127.0.0.1", frozenset()))
-    arguments = ("--detach", "--name", name, "--port", port, "--config", str(config))
-    run_rhizome("up", *arguments, timeout_s=START_TIMEOUT_S)
-    settings = load_settings(flags={"name": name})
-    files = ClusterFiles.of(settings.state_directory, name)
+def _family(files: ClusterFiles) -> set[psutil.Process]:
+    """Every living process of the cluster."""
     record = read_record(files)
-    assert record is not None
-    running = RunningCluster(name, files, record)
-    print(f"\ncluster {name} at {record.url}: {json.dumps(record.phases_s)}")
-    family = running.processes()
-    try:
-        yield running
-    finally:
-        family += [one for one in running.processes() if one not in family]
-        run_rhizome("down", "--name", name, timeout_s=END_TIMEOUT_S)
-        shutil.rmtree(files.root)
-    left = [one for one in family if _lives(one)]
-    assert not left, f"these processes outlived `rhizome down`: {left}"
-
-
-def _kept(index: int) -> dict[str, object]:
-    """A demonstration model whose number of workers never falls below what it starts with."""
-    model = DEMO_MODELS[index].model_dump(mode="json")
-    if model["scaling"] is not None:
-        model["scaling"]["min_workers"] = model["workers"]
-    return model
+    warden = record.warden.process() if record is not None and record.warden is not None else None
+    return set() if warden is None else {warden, *warden.children(recursive=True)}
 
 
 def _lives(process: psutil.Process) -> bool:
