@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import httpx
+import psutil
 from openai import OpenAI
 
+from cluster.local.layout import ClusterFiles
+from cluster.local.record import ClusterRecord, read_record
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from rhizome.settings.load import load_settings
+from rhizome.settings.tree import Settings
 from rhizome.stores.open import open_stores
 
 
@@ -26,17 +26,30 @@ class RunningCluster:
     """A cluster started by `rhizome up --detach`."""
 
     name: str
-    directory: Path
-    """`clusters/<name>` in its state directory."""
+    files: ClusterFiles
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What `rhizome up` noted: url, metrics_url, processes, phases."""
-        return dict(json.loads((self.directory / "cluster.json").read_text()))
+    def record(self) -> ClusterRecord:
+        """What `rhizome up` noted, as it is now."""
+        record = read_record(self.files)
+        assert record is not None
+        return record
 
     @property
     def url(self) -> str:
-        return str(self.facts["url"])
+        """The router's, no trailing slash."""
+        return self.record.url
+
+    @property
+    def settings(self) -> Settings:
+        """What its processes read; holds the secrets of its store."""
+        return load_settings(self.files.settings, environment={})
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of it, the outermost first."""
+        assert self.record.warden is not None
+        warden = self.record.warden.process()
+        return [] if warden is None else [warden, *warden.children(recursive=True)]
 
     @property
     def openai(self) -> OpenAI:
@@ -44,19 +57,18 @@ class RunningCluster:
         return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def pid_of(self, process: str) -> int:
-        return int(self.facts["processes"][process]["pid"])
+        return self.record.processes[process].pid
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the router's samples of that name with these labels."""
-        page = httpx.get(f"{self.facts['metrics_url']}", timeout=10).text
+        page = httpx.get(self.record.metrics_url, timeout=10).text
         return sum_of_samples(page, name, labels)
 
     def workers(self) -> list[WorkerRecord]:
         """The registry's entries, straight from the store."""
 
         async def read() -> list[WorkerRecord]:
-            settings = load_settings(self.directory / "settings.yaml", environment={})
-            stores = await open_stores(settings.redis)
+            stores = await open_stores(self.settings.redis)
             try:
                 return list(await stores.registry.workers())
             finally:
@@ -74,17 +86,23 @@ class RunningCluster:
     def worker(self, worker_id: str) -> WorkerRecord | None:
         return next((one for one in self.workers() if one.worker_id == worker_id), None)
 
-    def rhizome(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs the CLI."""
-        state = self.directory.parent.parent
-        return subprocess.run(
-            [sys.executable, "-m", "rhizome.cli.main", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "RHIZOME_STATE_DIRECTORY": str(state)},
-        )
+    def rhizome(self, *arguments: str) -> str:
+        """Output of a `rhizome` command on this cluster; fails the test when it fails."""
+        return run_rhizome(*arguments, "--name", self.name)
+
+
+def run_rhizome(*arguments: str, timeout_s: float = 60.0) -> str:
+    """Output of a `rhizome` command; fails the test when it fails."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "rhizome.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    said = f"{ended.stdout}\n{ended.stderr}"
+    assert ended.returncode == 0, f"rhizome {' '.join(arguments)} exited {ended.returncode}: {said}"
+    return ended.stdout
 
 
 def engine_metric(worker: WorkerRecord, name: str) -> float:
