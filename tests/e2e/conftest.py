@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +21,8 @@ import yaml
 from cluster.local.layout import ClusterFiles
 from cluster.local.plan import DEMO_MODELS
 from cluster.local.ports import free_port
-from cluster.local.record import read_record
 from rhizome.settings.load import load_settings
-from tests.e2e.fleet import RunningCluster
+from tests.e2e.fleet import RunningCluster, run_rhizome
 
 START_TIMEOUT_S = 600.0
 END_TIMEOUT_S = 120.0
@@ -61,20 +58,18 @@ def running_cluster(
     config.write_text(yaml.safe_dump(settings))
     port = str(free_port("127.0.0.1", frozenset()))
     arguments = ("--detach", "--name", name, "--port", port, "--config", str(config))
-    _run("up", *arguments, timeout_s=START_TIMEOUT_S)
-    files = ClusterFiles.of(load_settings().state_directory, name)
-    record = read_record(files)
-    assert record is not None
-    print(f"\ncluster {name} at {record.url}: {json.dumps(record.phases_s)}")
-    family = _family(files)
+    run_rhizome("up", *arguments, timeout_s=START_TIMEOUT_S)
+    running = RunningCluster(name, ClusterFiles.of(load_settings().state_directory, name))
+    print(f"\ncluster {name} at {running.url}: {json.dumps(running.record.phases_s)}")
+    family = set(running.processes())
     try:
-        yield RunningCluster(name, files.root)
+        yield running
     finally:
-        family |= _family(files)
-        _run("down", "--name", name, timeout_s=END_TIMEOUT_S)
+        family |= set(running.processes())
+        run_rhizome("down", "--name", name, timeout_s=END_TIMEOUT_S)
     left = [one for one in family if _lives(one)]
     assert not left, f"these processes outlived `rhizome down`: {left}"
-    shutil.rmtree(files.root)
+    shutil.rmtree(running.files.root)
 
 
 def demo_model(
@@ -91,25 +86,6 @@ def demo_model(
         bounds = {"min_workers": min_workers, "max_workers": max_workers}
         model["scaling"] |= {key: value for key, value in bounds.items() if value is not None}
     return model
-
-
-def _run(*arguments: str, timeout_s: float) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "rhizome.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    said = f"{ended.stdout}\n{ended.stderr}"
-    assert ended.returncode == 0, f"rhizome {' '.join(arguments)} exited {ended.returncode}: {said}"
-
-
-def _family(files: ClusterFiles) -> set[psutil.Process]:
-    """Every living process of the cluster."""
-    record = read_record(files)
-    warden = record.warden.process() if record is not None and record.warden is not None else None
-    return set() if warden is None else {warden, *warden.children(recursive=True)}
 
 
 def _lives(process: psutil.Process) -> bool:
