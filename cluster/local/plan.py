@@ -21,6 +21,7 @@ from rhizome.settings.tree import Settings
 _SHUTDOWN_GRACE_S = 10.0
 _KV_CACHE_MEMORY = "200M"
 _CPU_BLOCK_SIZE = 32
+_FIRST_NAME = "default"
 
 DEMO_MODELS = (
     ModelSpec(
@@ -85,21 +86,25 @@ def plan_settings(asked: Asked) -> Settings:
 def choose_ports(settings: Settings) -> Settings:
     """The same with every port decided: asked-for ones must be free, the others are made to fit.
 
-    Raises `PortInUse` naming the port and the flag or setting.
+    Only the cluster named `default` takes the metrics ports' defaults: clusters that start at the
+    same time would both find them free. Raises `PortInUse` naming the port and the flag or setting.
     """
     router, controller = settings.router, settings.controller
+    first = settings.name == _FIRST_NAME
     require_port(router.host, router.port, "--port")
     taken = frozenset({router.port})
     if "metrics_port" in router.model_fields_set:
         require_port(router.metrics_host, router.metrics_port, "router.metrics_port")
     else:
-        chosen = port_or_free(router.metrics_host, router.metrics_port, taken)
+        preferred = router.metrics_port if first else 0
+        chosen = port_or_free(router.metrics_host, preferred, taken)
         router = router.model_copy(update={"metrics_port": chosen})
     taken |= {router.metrics_port}
     if "metrics_port" in controller.model_fields_set:
         require_port(controller.metrics_host, controller.metrics_port, "controller.metrics_port")
     else:
-        chosen = port_or_free(controller.metrics_host, controller.metrics_port, taken)
+        preferred = controller.metrics_port if first else 0
+        chosen = port_or_free(controller.metrics_host, preferred, taken)
         controller = controller.model_copy(update={"metrics_port": chosen})
     return settings.model_copy(update={"router": router, "controller": controller})
 

@@ -94,6 +94,13 @@ def test_all_chosen_ports_differ() -> None:
     assert len(ports) == 3
 
 
+def test_clusters_with_names_of_their_own_leave_the_default_ports_alone() -> None:
+    settings = plan_settings(Asked(name="second", port=free_port(HOST, frozenset())))
+    chosen = choose_ports(settings)
+    defaults = {settings.router.metrics_port, settings.controller.metrics_port}
+    assert not defaults & {chosen.router.metrics_port, chosen.controller.metrics_port}
+
+
 def test_a_metrics_port_that_was_set_must_be_free() -> None:
     with socket.socket() as listener:
         listener.bind((HOST, 0))
