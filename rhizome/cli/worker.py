@@ -95,7 +95,7 @@ def _served_name(source: str) -> str:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).is_dir():
         return source
     last = source.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._") or "model"
 
 
 def _engine_args(pairs: list[str]) -> dict[str, Any]:

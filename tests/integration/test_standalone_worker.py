@@ -57,7 +57,7 @@ def test_vllms_own_parser_takes_every_kind_of_argument() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.partition("FOUND ")[2])
     assert found["tensor_parallel_size"] == found["data_parallel_size"] == "2"
-    assert found["kv_cache_memory_bytes"] == "100000000"
+    assert found["kv_cache_memory_bytes"] == str(100 * 2**20)
     assert found["enable_chunked_prefill"] == "False"
     assert found["enable_prefix_caching"] == found["enable_expert_parallel"] == "True"
 
