@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rhizome.render.outcomes import Rendered
 from rhizome.settings.tree import PrefixSettings
 from router.prefix.hashing import block_hashes, byte_block_hashes, root_hash
-from router.render.outcomes import Rendered
 
 _BLOCK_SIZE_UNKNOWN = 16
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rhizome.errors import ModelUnusable
 from rhizome.fleet.records import WorkerRecord
+from rhizome.render.files import model_directory
+from rhizome.render.outcomes import Rendered, Why
+from rhizome.render.renderer import Renderer, load_renderer
 from rhizome.tasks import Tasks
 from router.http.bodies import ChatBody, CompletionBody, EngineBody
-from router.render.files import model_directory
-from router.render.outcomes import Rendered, Why
-from router.render.renderer import Renderer, load_renderer
 from router.render.rendering import Rendering
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from rhizome.errors import InvalidRequest, MalformedBody
-from router.render.conversation import has_media
+from rhizome.render.conversation import has_media
 
 PROMPTS_MAX = 2048
 """Most prompts in one completion request."""

@@ -1,6 +1,4 @@
-"""From request bodies to the token ids that the engine will see.
+"""Prompts for requests: within bounds of time and size, and bytes where ids cannot be known.
 
-`load_renderer` reads a model's tokenizer and chat template, `Renderer` renders and tokenizes as
-vLLM does, and `Rendering` does so for requests: within bounds of time and size, and falling back
-to stable bytes where the ids cannot be known.
+`Rendering` runs `rhizome.render` for the router; what it falls back to is in `approximate`.
 """

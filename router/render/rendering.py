@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from rhizome.render.outcomes import CannotRender, Rendered, Why
+from rhizome.render.renderer import Renderer, completion_ids
 from router.http.bodies import ChatBody, CompletionBody, EngineBody
 from router.render.approximate import render_approximate
-from router.render.outcomes import CannotRender, Rendered, Why
-from router.render.renderer import Renderer, completion_ids
 
 _log = logging.getLogger(__name__)
 

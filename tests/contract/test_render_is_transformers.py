@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from rhizome.clock import SystemClock
-from router.render.outcomes import CannotRender
-from router.render.renderer import Renderer, load_renderer
+from rhizome.render.outcomes import CannotRender
+from rhizome.render.renderer import Renderer, load_renderer
 from tests.support.render_bodies import BODIES
 from tests.support.render_models import SPECIALS, TEMPLATES, TOKENIZERS, write_model
 

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from router.render.outcomes import CannotRender, Why
-from router.render.renderer import Renderer, load_renderer
+from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.renderer import Renderer, load_renderer
 from tests.support.render_bodies import BODIES, ODD_BODIES
 from tests.support.render_models import TEMPLATES, TOKENIZERS, write_model
 

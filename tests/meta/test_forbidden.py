@@ -50,7 +50,7 @@ BROAD_EXCEPTS = {
     "rhizome/tasks.py": "the task supervisor sees every failure",
     "router/http/border.py": "the HTTP border turns whatever happened into one answer",
     "router/render/rendering.py": "a model's own files may fail in any way; the request goes on",
-    "router/render/tokenizer.py": "a panic of the Rust library is a BaseException",
+    "rhizome/render/tokenizer.py": "a panic of the Rust library is a BaseException",
 }
 
 

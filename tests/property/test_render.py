@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.render.renderer import Renderer, load_renderer
+from rhizome.render.renderer import Renderer, load_renderer
 from tests.support.render_models import SPECIALS, TEMPLATES, write_model
 
 transformers = pytest.importorskip("transformers")

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.renderer import Renderer, load_renderer
 from router.http.bodies import CompletionBody, read_chat, read_completion, read_tokenizer_body
 from router.render import rendering as module
 from router.render.approximate import render_approximate
-from router.render.outcomes import CannotRender, Why
-from router.render.renderer import Renderer, load_renderer
 from router.render.rendering import INLINE_BYTES_MAX, Rendering
 from tests.support.render_bodies import BODIES, ODD_BODIES
 from tests.support.render_models import TEMPLATES, write_model

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from router.render.content_format import ContentFormat
-from router.render.outcomes import CannotRender, Why
+from rhizome.render.content_format import ContentFormat
+from rhizome.render.outcomes import CannotRender, Why
 
 Message = dict[str, Any]
 

@@ -21,8 +21,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rhizome.clock import Clock
-from router.render.content_format import ContentFormat, detect_content_format
-from router.render.outcomes import CannotRender, Why
+from rhizome.render.content_format import ContentFormat, detect_content_format
+from rhizome.render.outcomes import CannotRender, Why
 
 CHARS_MAX = 32 * 2**20
 """Longest text that a template may make, in characters."""

@@ -16,9 +16,9 @@ from typing import Any
 import tokenizers
 
 from rhizome.errors import ModelUnusable
-from router.render.files import ModelFiles
-from router.render.models import TAKEN_AS_THEY_ARE
-from router.render.outcomes import CannotRender, Why
+from rhizome.render.files import ModelFiles
+from rhizome.render.models import TAKEN_AS_THEY_ARE
+from rhizome.render.outcomes import CannotRender, Why
 
 _NAMED = (
     "bos_token",

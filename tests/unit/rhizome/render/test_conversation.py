@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from router.render.conversation import conversation_of, has_media, tools_of
-from router.render.outcomes import CannotRender, Why
+from rhizome.render.conversation import conversation_of, has_media, tools_of
+from rhizome.render.outcomes import CannotRender, Why
 
 
 def _user(part: Any) -> dict[str, Any]:

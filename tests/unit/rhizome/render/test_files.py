@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rhizome.errors import ModelUnusable
-from router.render.files import model_directory, read_files
-from router.render.renderer import load_renderer
+from rhizome.render.files import model_directory, read_files
+from rhizome.render.renderer import load_renderer
 from tests.support.render_models import TEMPLATES, write_model
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rhizome.clock import Clock, SystemClock
-from router.render.conversation import conversation_of, has_media, tools_of, without_developer
-from router.render.files import ModelFiles, read_files
-from router.render.models import OWN_RENDERERS
-from router.render.outcomes import CannotRender, Why
-from router.render.template import Budget, ChatTemplate, TemplateBroken
-from router.render.tokenizer import ModelTokenizer
+from rhizome.render.conversation import conversation_of, has_media, tools_of, without_developer
+from rhizome.render.files import ModelFiles, read_files
+from rhizome.render.models import OWN_RENDERERS
+from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.template import Budget, ChatTemplate, TemplateBroken
+from rhizome.render.tokenizer import ModelTokenizer
 
 _log = logging.getLogger(__name__)
 

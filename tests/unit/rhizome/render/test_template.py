@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rhizome.clock import ManualClock, SystemClock
-from router.render import template as module
-from router.render.outcomes import CannotRender, Why
-from router.render.template import Budget, ChatTemplate, TemplateBroken
+from rhizome.render import template as module
+from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.template import Budget, ChatTemplate, TemplateBroken
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
