@@ -9,13 +9,14 @@ import sys
 from typing import Literal
 
 _SECRET = re.compile(
-    r"(?i)(rzk-|bearer\s+|(?:password|api[_-]?key|token|secret)[=:]\s*|://[^/\s:@]*:)([^\s,;'\"@}]{6,})"
+    r"(?i)(rzk-|bearer\s+|(?:password|api[_-]?key|token|secret)[=:]\s*)[^\s,;'\"@}]{6,}"
+    r"|(://[^/\s:@]*:)[^\s@]+(?=@)"
 )
 
 
 def redact(text: str) -> str:
     """The text with keys, bearer tokens and URL passwords replaced by `***`."""
-    return _SECRET.sub(r"\1***", text)
+    return _SECRET.sub(r"\1\2***", text)
 
 
 class _TextFormatter(logging.Formatter):

@@ -108,6 +108,16 @@ def uses() -> tuple[tuple[Source, ast.AST, str], ...]:
 
 
 @cache
+def comments() -> tuple[tuple[str, str], ...]:
+    """Every comment, with its place."""
+    return tuple(
+        (f"{source.path}:{line}", comment)
+        for source in everything()
+        for line, comment in source.comments()
+    )
+
+
+@cache
 def files() -> tuple[str, ...]:
     """All files that git tracks or would track, relative to the project."""
     listed = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tests.meta.sources import PACKAGES, everything, product, report
+from tests.meta.sources import PACKAGES, comments, everything, product, report
 
 EXEMPTION = re.compile(
     r"#\s*(?:noqa(?::\s*[A-Z]+[0-9]+(?:\s*,\s*[A-Z]+[0-9]+)*)?|type:\s*ignore(?:\[[\w\-, ]+\])?|"
@@ -37,9 +37,8 @@ def test_every_package_has_a_docstring() -> None:
 def test_every_exemption_has_its_reason() -> None:
     report(
         [
-            f"{source.path}:{line}: {comment}"
-            for source in everything()
-            for line, comment in source.comments()
+            f"{place}: {comment}"
+            for place, comment in comments()
             if (found := EXEMPTION.match(comment)) and not REASON.match(found["reason"])
         ],
         "Write the reason behind it, e.g. `# noqa: S603 - our own program`:",
@@ -49,11 +48,6 @@ def test_every_exemption_has_its_reason() -> None:
 def test_nothing_is_left_to_be_done() -> None:
     later = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
     report(
-        [
-            f"{source.path}:{line}: {comment}"
-            for source in everything()
-            for line, comment in source.comments()
-            if later.search(comment)
-        ],
+        [f"{place}: {comment}" for place, comment in comments() if later.search(comment)],
         "Do it now, or open an issue:",
     )
