@@ -29,7 +29,7 @@ def require_port(host: str, port: int, option: str) -> None:
 
 
 def port_or_free(host: str, preferred: int, taken: frozenset[int]) -> int:
-    """`preferred` where it is free and not in `taken`, else (or if 0) a free one outside `taken`."""
+    """`preferred` where it is free and not in `taken`, else (or for 0) some free one outside it."""
     if preferred and preferred not in taken and _bind_fault(host, preferred) is None:
         return preferred
     return free_port(host, taken)

@@ -25,7 +25,7 @@ def test_every_demonstration_bounds_its_kv_cache() -> None:
 
 def test_a_workers_flag_widens_the_scaling_bounds_it_leaves() -> None:
     llama = plan_settings(Asked(workers=5)).models[0]
-    assert (llama.workers, llama.bounds.min_workers, llama.bounds.max_workers) == (5, 1, 5)
+    assert (llama.workers, llama.bounds.min_workers, llama.bounds.max_workers) == (5, 2, 5)
 
 
 def test_a_directory_is_served_under_its_own_name(tmp_path: Path) -> None:
