@@ -6,7 +6,7 @@ SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PATHS := rhizome router workers cluster tests
+PATHS := rhizome router workers cluster loadtest tests
 PYTEST := $(BIN)/python -m pytest
 
 help: ## List the targets

@@ -31,7 +31,9 @@ RhizomeError
     ├── StoreUnreachable            exit 6
     ├── EngineFailed                exit 7
     ├── MissingDependency           exit 8
-    └── ClusterError                exit 9
+    ├── ClusterError                exit 9
+    ├── TraceError                  exit 10
+    └── TargetUnusable              exit 11
 
 `code` is stable snake case: clients, metrics and docs may rely on it.
 """
@@ -199,3 +201,15 @@ class MissingDependency(StartError):
 
 class ClusterError(StartError):
     exit_code = 9
+
+
+class TraceError(StartError):
+    """A workload's file is not as it should be; the message names file and line."""
+
+    exit_code = 10
+
+
+class TargetUnusable(StartError):
+    """What a load test is aimed at does not answer, or does not serve the model."""
+
+    exit_code = 11

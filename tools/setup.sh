@@ -56,6 +56,6 @@ say "the other packages (a minute or two)"
 
 say "rhizome itself"
 "${pip[@]}" --no-build-isolation --editable .
-"$venv/bin/python" -m compileall -q -j 0 rhizome router workers cluster
+"$venv/bin/python" -m compileall -q -j 0 rhizome router workers cluster loadtest
 
 say "done: $("$venv/bin/rhizome" --version)"
