@@ -27,82 +27,48 @@ class RouterMetrics:
     """Counts what happens to requests."""
 
     def __init__(self, registry: CollectorRegistry, knows_model: Callable[[str], bool]) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"router_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+            return Histogram(f"router_{name}", text, ("model",), buckets=buckets, registry=registry)
+
         self._knows_model = knows_model
-        self.requests = Counter(
-            "router_requests_total",
-            "Requests by how they ended.",
-            ("route", "model", "outcome"),
-            registry=registry,
+        self.requests = counter(
+            "requests_total", "Requests by how they ended.", "route", "model", "outcome"
         )
-        self.refusals = Counter(
-            "router_refusals_total",
-            "Requests answered with an error of the router's own, by error code.",
-            ("code",),
-            registry=registry,
+        self.refusals = counter(
+            "refusals_total", "Requests answered with an error of the router's own.", "code"
         )
-        self.seconds = Histogram(
-            "router_request_seconds",
-            "From the accepted request to its end.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.decisions = counter(
+            "decisions_total", "Routing decisions by the policy's reason.", "reason"
         )
-        self.first_byte_seconds = Histogram(
-            "router_first_byte_seconds",
-            "From the accepted request to the first byte of its answer.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.attempts_failed = counter(
+            "attempts_failed_total", "Dispatches that failed before the first byte.", "model"
         )
-        self.admission_seconds = Histogram(
-            "router_admission_seconds",
-            "From the accepted request to the choice of its worker: rendering and queueing.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+        self.prompt_tokens = counter(
+            "prompt_tokens_total", "Prompt tokens as the engines counted them.", "model"
         )
-        self.decisions = Counter(
-            "router_decisions_total",
-            "Routing decisions by the policy's reason.",
-            ("reason",),
-            registry=registry,
+        self.completion_tokens = counter(
+            "completion_tokens_total", "Completion tokens as the engines counted them.", "model"
         )
-        self.attempts_failed = Counter(
-            "router_attempts_failed_total",
-            "Dispatches that failed before the first byte and went elsewhere.",
-            ("model",),
-            registry=registry,
-        )
-        self.prompt_tokens = Counter(
-            "router_prompt_tokens_total",
-            "Prompt tokens as the engines counted them.",
-            ("model",),
-            registry=registry,
-        )
-        self.completion_tokens = Counter(
-            "router_completion_tokens_total",
-            "Completion tokens as the engines counted them.",
-            ("model",),
-            registry=registry,
-        )
-        self.predicted_cached_tokens = Counter(
-            "router_predicted_cached_tokens_total",
+        self.predicted_cached_tokens = counter(
+            "predicted_cached_tokens_total",
             "Prompt tokens that the chosen worker was believed to hold.",
-            ("model",),
-            registry=registry,
+            "model",
         )
-        self.actual_cached_tokens = Counter(
-            "router_actual_cached_tokens_total",
-            "Prompt tokens that the engine reported as cached.",
-            ("model",),
-            registry=registry,
+        self.actual_cached_tokens = counter(
+            "actual_cached_tokens_total", "Prompt tokens that the engine had cached.", "model"
         )
-        self.prediction_error_tokens = Histogram(
-            "router_prediction_error_tokens",
-            "Distance between predicted and reported cached tokens of a request.",
-            ("model",),
-            buckets=_TOKENS,
-            registry=registry,
+        self.seconds = histogram("request_seconds", "From the accepted request to its end.")
+        self.first_byte_seconds = histogram(
+            "first_byte_seconds", "From the accepted request to a stream's first byte."
+        )
+        self.admission_seconds = histogram(
+            "admission_seconds", "From the accepted request to the choice of its worker."
+        )
+        self.prediction_error_tokens = histogram(
+            "prediction_error_tokens", "Between predicted and reported cached tokens.", _TOKENS
         )
 
     def decided(self, call: Call, assignment: Assignment) -> None:
