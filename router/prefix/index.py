@@ -30,7 +30,7 @@ from operator import or_
 from router.prefix.prediction import Predictions
 
 BLOCK_BYTES = 108
-"""Memory of one block in the truth, whoever holds it, at the worst (tests/bench/index.py)."""
+"""Memory of one block in the truth, whoever holds it, at the worst (tools/bench_index.py)."""
 HOLDING_BYTES = 64
 """Memory of one block of one target in the truth, at the worst."""
 

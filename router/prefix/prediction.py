@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Sequence
 
 ENTRY_BYTES = 120
-"""Memory of one predicted block of one target, at the worst (tests/bench/index.py)."""
+"""Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
 BLOCK_BYTES = 64
 """Memory of one predicted block, whoever is predicted to hold it, at the worst."""
 

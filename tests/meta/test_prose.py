@@ -19,7 +19,7 @@ def test_every_module_has_a_docstring() -> None:
         [
             source.path
             for source in everything()
-            if source.within(*PACKAGES, "tests/support", "tests/meta", "tests/bench")
+            if source.within(*PACKAGES, "tests/support", "tests/meta", "tools")
             and source.text.strip()
             and not ast.get_docstring(source.tree)
         ],

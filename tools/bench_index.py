@@ -1,6 +1,6 @@
 """What the prefix index costs: time per lookup, events per second, bytes per block.
 
-`python -m tests.bench.index [--blocks N] [--workers N]` prints a table. The bytes per block are
+`python -m tools.bench_index [--blocks N] [--workers N]` prints a table. The bytes per block are
 what the estimates in `router/prefix/index.py` and `router/prefix/prediction.py` stand for: dicts
 grow by doubling, so the table has the number right before and right after a growth, and the
 estimates are for the worse one.
