@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -57,17 +58,17 @@ async def _bounded(request: Request, file_bytes_max: int) -> AsyncGenerator[byte
     if announced.isdigit() and int(announced) > file_bytes_max + _FORM_BYTES_MAX:
         raise _too_large(file_bytes_max)
     size = 0
-    stream = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(_SILENCE_S_MAX):
-                chunk = await anext(stream)
-        except StopAsyncIteration:
-            return
-        size += len(chunk)
-        if size > file_bytes_max + _FORM_BYTES_MAX:
-            raise _too_large(file_bytes_max)
-        yield chunk
+    async with aclosing(request.stream()) as stream:
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_S_MAX):
+                    chunk = await anext(stream)
+            except StopAsyncIteration:
+                return
+            size += len(chunk)
+            if size > file_bytes_max + _FORM_BYTES_MAX:
+                raise _too_large(file_bytes_max)
+            yield chunk
 
 
 def _too_large(file_bytes_max: int) -> BodyTooLarge:

@@ -59,8 +59,9 @@ class ResultWriter:
         """
         if record.planned_output_id is None or record.planned_error_id is None:
             raise ValueError(f"the files of {record.batch_id} are not planned")
-        output = await asyncio.to_thread(self._contents.draft, record.planned_output_id)
-        errors = await asyncio.to_thread(self._contents.draft, record.planned_error_id)
+        # Opened here and not in a thread: a cancelled wait would leave a draft that nobody closes.
+        output = self._contents.draft(record.planned_output_id)
+        errors = self._contents.draft(record.planned_error_id)
         found = 0
         try:
             for first in range(0, record.lines, _CHUNK_RESULTS):
