@@ -18,7 +18,7 @@ cuda_platform=(--python-version 3.11 --python-platform x86_64-manylinux_2_28)
 if ! command -v uv >/dev/null; then
     [ -x "$tools/bin/uv" ] || {
         python3 -m venv "$tools"
-        "$tools/bin/python" -m pip --quiet --disable-pip-version-check install uv
+        "$tools/bin/python" -m pip -qq --disable-pip-version-check install uv
     }
     PATH="$PWD/$tools/bin:$PATH"
 fi

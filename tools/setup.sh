@@ -40,7 +40,7 @@ python=$(find_python) || fail \
 
 unset PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_WARN_SCRIPT_LOCATION=1
-pip=("$venv/bin/python" -m pip --quiet install --no-deps)
+pip=("$venv/bin/python" -m pip -qq install --no-deps)
 
 say "virtual environment with $("$python" --version) in $venv"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

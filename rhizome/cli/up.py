@@ -75,7 +75,6 @@ def register(app: typer.Typer) -> None:
         )
         if detach:
             start_detached(settings, typer.echo)
-            typer.echo(f"  rhizome down --name {settings.name}    end it")
             return
         from rich.console import Console
 

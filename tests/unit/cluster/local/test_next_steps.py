@@ -1,9 +1,10 @@
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 from cluster.local.layout import ClusterFiles
-from cluster.local.next_steps import next_steps
+from cluster.local.next_steps import next_steps, program
 from cluster.local.plan import Asked, plan_settings
 
 
@@ -24,5 +25,9 @@ def test_the_address_is_shown_with_its_port() -> None:
 
 
 def test_commands_name_a_cluster_that_is_not_the_default_one() -> None:
-    assert any("rhizome chat --name blue" in line for line in lines("blue"))
+    assert any("rhizome chat --name blue " in line for line in lines("blue"))
     assert not any("--name" in line for line in lines())
+
+
+def test_the_command_shown_is_the_one_of_this_environment() -> None:
+    assert shutil.which(program()) is not None
