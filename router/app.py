@@ -176,8 +176,8 @@ async def _tick(core: _Core, clock: Clock) -> None:
     """What must happen also when no request comes or goes."""
     while True:
         await clock.sleep(_TICK_S)
+        core.dispatcher.tick()
         core.gate.tick()
-        core.index.expire(clock.monotonic_s())
 
 
 def _session() -> aiohttp.ClientSession:

@@ -6,6 +6,8 @@ policy choose and books the load. It does no I/O.
 
 from __future__ import annotations
 
+import heapq
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -26,6 +28,7 @@ from router.scheduling.prediction import uncached_tokens
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import Candidate, Choice, Policy, RoutingRequest
 
+_log = logging.getLogger(__name__)
 _RETRY_AFTER_LOADING_S = 5.0
 
 
@@ -39,6 +42,8 @@ class Job:
     priority: Priority = Priority.INTERACTIVE
     session: str | None = None
     completion_tokens_max: int | None = None
+    streamed: bool = True
+    """Whether its answer's first byte tells that its prompt is done."""
     excluded: set[str] = field(default_factory=set)
     """Workers that failed this request already."""
     entered_at_s: float = 0.0
@@ -80,6 +85,8 @@ class Dispatcher:
     settings: RouterSettings
     clock: Clock
     rng: Random
+    _presumed: list[tuple[float, int, Receipt]] = field(default_factory=list)
+    """When the prompts of answers that are not streamed are presumed done, soonest first."""
 
     def joined(self, record: WorkerRecord) -> None:
         """A fleet listener: a worker is judged like others of its model until it is known."""
@@ -129,7 +136,20 @@ class Dispatcher:
         target, candidate = targets[choice.worker_id], choice.chosen.candidate
         receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
         self._predict(job.prompt, target, now_s)
+        if not job.streamed:
+            due_s = now_s + choice.chosen.predicted_ttft_ms / 1000
+            heapq.heappush(self._presumed, (due_s, id(receipt), receipt))
         return Assignment(job, target, choice, receipt, now_s)
+
+    def tick(self) -> None:
+        """To be called often: takes presumed prompts as done, expires predictions, sweeps leaks."""
+        now_s = self.clock.monotonic_s()
+        while self._presumed and self._presumed[0][0] <= now_s:
+            self.book.first_byte(heapq.heappop(self._presumed)[2])
+        self.index.expire(now_s)
+        leaked = self.book.sweep(now_s, 2 * self.settings.relay.total_timeout_s)
+        if leaked:
+            _log.error("%d receipts were never given back: %s", len(leaked), leaked[:3])
 
     def first_byte(self, assignment: Assignment) -> None:
         """The worker has begun to answer: its prefill is done."""

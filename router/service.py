@@ -154,6 +154,7 @@ def _job(call: Call, prompt: Prompt) -> Job:
         priority=call.priority,
         session=call.body.session,
         completion_tokens_max=call.body.max_tokens,
+        streamed=call.body.stream,
     )
 
 
