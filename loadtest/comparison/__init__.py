@@ -1,0 +1,1 @@
+"""The same fleet and the same requests under Rhizome and under other routers, in turn."""
