@@ -45,6 +45,7 @@ class PromptWriter:
 
     def __init__(self, encoder: Encoder, candidates: Iterable[str]) -> None:
         """Raises `ModelUnusable` when too few words survive the tokenizer."""
+        self._encoder = encoder
         self._start, words = _surviving(encoder, candidates)
         self._words = [f" {word}" for word in words]
         self._ids = list(words.values())
@@ -68,6 +69,10 @@ class PromptWriter:
                 f"prompt with {self.lead_tokens} tokens of its own",
                 advice="Send token ids (--api ids), or give the trace's own block size.",
             )
+
+    def encode(self, text: str) -> list[int]:
+        """The tokenizer itself, without special tokens."""
+        return self._encoder.encode(text, add_special_tokens=False)
 
     def ids(self, segments: Sequence[Segment]) -> list[int]:
         """The prompt's token ids, exactly as many as the segments have."""
