@@ -24,6 +24,7 @@ class PublishingEngine:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self._socket = context.socket(zmq.XPUB)
+        self._socket.sndhwm = 100_000  # as vLLM's publisher; ZMQ's 1,000 drops a burst unseen
         self._socket.bind(endpoint)
         self._sequence = 0
 
