@@ -78,7 +78,9 @@ async def test_a_router_that_joins_late_knows_all_and_follows() -> None:
             await eventually(lambda: index.block_count("w1") == 3000 and held(index, 3001))
             assert not held(index, 7)
             totals = plane.totals()
-            assert (totals.gaps, totals.clears, totals.replays_failed) == (0, 0, 0)
+            # what is published between the replay and the first live batch is a gap that heals
+            assert totals.gaps <= 1
+            assert (totals.clears, totals.replays_failed) == (0, 0)
 
 
 def held(index: PrefixIndex, number: int) -> bool:
