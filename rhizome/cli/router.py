@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(
                 help="A worker: URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY]"
-                "[,key=KEY]. Repeat for more; it may be down at the start."
+                "[,key-file=PATH]. Repeat for more; it may be down at the start."
             ),
         ] = None,
         tokenizer: Annotated[

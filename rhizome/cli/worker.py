@@ -118,7 +118,7 @@ def _print_access(record: WorkerRecord, key_file: Path) -> None:
         parts.append(f"topic={source.topic}")
         if source.curve_key:
             parts.append(f"curve={source.curve_key}")
-    flag = f'{shlex.quote(",".join(parts) + ",key=")}"$(cat {shlex.quote(str(key_file))})"'
+    flag = shlex.quote(",".join([*parts, f"key-file={key_file}"]))
     typer.echo(f"worker {record.worker_id} serves {record.model} at {record.url}")
     typer.echo(f"key file: {key_file}")
     for source in record.events:

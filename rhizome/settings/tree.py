@@ -116,7 +116,8 @@ class RouterSettings(Slice):
     """Port of the metrics page."""
     workers: tuple[str, ...] = ()
     """Workers by hand: `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY]
-    [,key=KEY]`; `curve` is the event sockets' public key, `key` the bearer key of the URL."""
+    [,key-file=PATH]`; `curve` is the event sockets' public key, the file holds the bearer key of
+    the URL (`key=KEY` gives it directly, for all to see in the process list)."""
     tokenizer: Path | None = None
     """Directory with `tokenizer.json` and chat template; absent: the model's own root, if local."""
     api_keys: tuple[SecretStr, ...] = ()

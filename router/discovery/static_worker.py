@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from rhizome.errors import SettingsError
 
 _SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key=KEY]"
-_OPTIONS = ("events", "replay", "topic", "curve", "key")
+_OPTIONS = ("events", "replay", "topic", "curve", "key", "key-file")
+_KEY_BYTES_MAX = 4096
 _CURVE_KEY_LENGTH = 40
 
 
@@ -70,7 +71,7 @@ def parse_static_worker(text: str) -> StaticWorker:
         replay=options.get("replay"),
         topic=options.get("topic", ""),
         curve=options.get("curve"),
-        key=options.get("key"),
+        key=_key(url, options),
     )
 
 
@@ -83,6 +84,22 @@ def parse_static_workers(texts: tuple[str, ...]) -> tuple[StaticWorker, ...]:
             raise _wrong(worker.url, "the worker is given twice")
         seen.add(worker.worker_id)
     return workers
+
+
+def _key(url: str, options: dict[str, str]) -> str | None:
+    """The key itself, or what the key file holds: a file keeps it out of the process list."""
+    if "key-file" not in options:
+        return options.get("key")
+    if "key" in options:
+        raise _wrong(url, "give `key` or `key-file`, not both")
+    file = Path(options["key-file"]).expanduser()
+    try:
+        key = file.read_bytes()[:_KEY_BYTES_MAX].decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(url, f"cannot read the key file {file}: {error}") from error
+    if not key:
+        raise _wrong(url, f"the key file {file} is empty")
+    return key
 
 
 def _checked_url(url: str) -> str:

@@ -63,6 +63,5 @@ def test_the_way_to_the_worker_is_printed_without_its_key(
     assert "rzk-secret" not in said
     assert (
         "rhizome router --worker "
-        "'http://h:9,events=tcp://h:1,replay=tcp://h:2,topic=kv,curve=<k>,key='"
-        '"$(cat /keys/w)"'
+        "'http://h:9,events=tcp://h:1,replay=tcp://h:2,topic=kv,curve=<k>,key-file=/keys/w'"
     ) in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rhizome.errors import SettingsError
@@ -72,3 +74,16 @@ def test_what_is_wrong_is_named(text: str, part: str) -> None:
 def test_a_worker_given_twice_is_refused() -> None:
     with pytest.raises(SettingsError, match="twice"):
         parse_static_workers(("http://h:1", "http://h:1/,key=a"))
+
+
+def test_a_key_file_keeps_the_key_out_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("rzk-from-a-file\n")
+    assert parse_static_worker(f"http://h:1,key-file={file}").key == "rzk-from-a-file"
+    with pytest.raises(SettingsError, match="not both"):
+        parse_static_worker(f"http://h:1,key=a,key-file={file}")
+    file.write_text(" \n")
+    with pytest.raises(SettingsError, match="is empty"):
+        parse_static_worker(f"http://h:1,key-file={file}")
+    with pytest.raises(SettingsError, match="cannot read the key file"):
+        parse_static_worker(f"http://h:1,key-file={tmp_path / 'none'}")
