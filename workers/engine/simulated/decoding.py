@@ -1,0 +1,134 @@
+"""Many decode steps at once: how many may be taken together, when each ends, what they do.
+
+While all running requests decode and nobody can be admitted, a step differs from the one before
+only by one more token of context for each request. Its length therefore grows by a constant, the
+end of the n-th one is a closed form, and blocks are needed and filled at known steps. The results
+are those of single steps, event for event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+
+from workers.engine.simulated.cache import BlockPool, Stored
+from workers.engine.simulated.requests import Progress, Started
+
+
+@dataclass(slots=True)
+class Row:
+    """The step under way, or the row of like steps that it begins."""
+
+    start_s: float
+    first_s: float = 0.0
+    """Length of the first step."""
+    growth_s: float = 0.0
+    """By how much each step is longer than the one before."""
+    steps: int = 1
+    scheduled: dict[Progress, int] = field(default_factory=dict)
+    """Tokens that each request computes in a step."""
+    prefill_tokens: int = 0
+    started: list[Started] = field(default_factory=list)
+    preempted: list[str] = field(default_factory=list)
+
+    def end_s(self, steps: int) -> float:
+        """When the step of that number (from 1) ends."""
+        growth_s = steps * (steps - 1) / 2 * self.growth_s
+        return self.start_s + steps * self.first_s + growth_s
+
+    def steps_by(self, until_s: float) -> int:
+        """How many of its steps end until then."""
+        if self.end_s(self.steps) <= until_s:
+            return self.steps
+        if self.steps == 1 or self.end_s(1) > until_s:
+            return 0
+        span_s = until_s - self.start_s
+        if self.growth_s > 0.0:
+            half = self.first_s - self.growth_s / 2
+            guess = int((sqrt(half * half + 2 * self.growth_s * span_s) - half) / self.growth_s)
+        else:
+            guess = int(span_s / self.first_s)
+        steps = max(1, min(guess, self.steps - 1))
+        while self.end_s(steps) > until_s:
+            steps -= 1
+        while self.end_s(steps + 1) <= until_s:
+            steps += 1
+        return steps
+
+
+def steps_with_room(running: Sequence[Progress], block_size: int, free: int, steps: int) -> int:
+    """The most steps, at most `steps`, for which `free` blocks are enough.
+
+    The blocks of the first one are taken already.
+    """
+
+    def needed(count: int) -> int:
+        return sum(
+            -(-(each.computed + count) // block_size) - len(each.blocks) - each.blank
+            for each in running
+        )
+
+    if needed(steps) <= free:
+        return steps
+    fits, too_many = 1, steps
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if needed(middle) <= free:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+def steps_before_publication(running: Sequence[Progress], block_size: int, steps: int) -> int:
+    """The most steps, at most `steps`, of which only the first may fill a block."""
+    for each in running:
+        filled = -(each.computed + 1) % block_size or block_size
+        steps = min(steps, filled)
+    return steps
+
+
+def fill_blocks(running: Sequence[Progress], pool: BlockPool, block_size: int, steps: int) -> None:
+    """Takes and publishes the blocks of steps 2 to `steps`, in the order of single steps."""
+    changes: list[tuple[int, int]] = []
+    for order, each in enumerate(running):
+        computed = each.computed
+        to_take = -computed % block_size + 1
+        to_publish = -computed % block_size or block_size
+        for first in {to_take, to_publish} if pool.caching else (to_take,):
+            start = first if first > 1 else first + block_size
+            changes.extend((step, order) for step in range(start, steps + 1, block_size))
+    changes.sort()
+    for step, order in changes:
+        each = running[order]
+        tokens = each.computed + step
+        extend(each, tokens, tokens, pool, block_size)
+
+
+def extend(progress: Progress, tokens: int, decided: int, pool: BlockPool, block_size: int) -> bool:
+    """Gives a request the blocks for its first `tokens` tokens and publishes the full ones.
+
+    Only the first `decided` tokens are certain, and no block with others is published. False, and
+    nothing is changed, without enough room.
+    """
+    known = len(progress.blocks)
+    held = known + progress.blank
+    needed = -(-tokens // block_size) - held
+    if needed > 0:
+        if needed > pool.free:
+            return False
+        pool.take(needed)
+        progress.blank += needed
+    full = min(tokens, decided) // block_size
+    if full > known and pool.caching:
+        request = progress.request
+        stored = Stored(
+            request.request_id,
+            known,
+            request.keys_of(known, full),
+            request.key_of(known - 1) if known else None,
+        )
+        progress.blocks += pool.publish(stored)
+        progress.blank -= full - known
+    return True
