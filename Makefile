@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e check lock lock-check bench-index clean
+.PHONY: help setup up test test-engine test-e2e check lock lock-check bench-index bench-prefix clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,6 +45,9 @@ lock-check: ## Whether the CUDA lock still resolves; installs nothing
 
 bench-index: setup ## Measure the prefix index
 	@$(BIN)/python -m tools.bench_index
+
+bench-prefix: setup ## Measure a second turn on the right and on a wrong worker (needs `make up`)
+	@$(BIN)/python -m tools.bench_affinity
 
 clean: ## Remove .venv, builds and caches
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """A worker given by hand: its URL, and what cannot be asked over HTTP.
 
-`URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key=KEY]`
+`URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]`
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from rhizome.errors import SettingsError
 
-_SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key=KEY]"
+_SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]"
 _OPTIONS = ("events", "replay", "topic", "curve", "key", "key-file")
 _KEY_BYTES_MAX = 4096
 _CURVE_KEY_LENGTH = 40
