@@ -31,12 +31,12 @@ from router.dispatch import Dispatcher
 from router.events.plane import EventPlane
 from router.fleet import Fleet
 from router.gate import Gate
-from router.gauges import live_gauges
 from router.http.border import install_border
 from router.http.generation import build_generation
 from router.http.inventory import build_inventory
 from router.http.reading import KeyCheck
-from router.metrics import LiveGauges, RouterMetrics
+from router.live_metrics import live_metrics
+from router.metrics import LiveMetrics, RouterMetrics
 from router.prefix.index import PrefixIndex
 from router.relay.upstream import Upstream
 from router.renderings import Renderings
@@ -105,8 +105,8 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             core.fleet.listen(listener)
         registry = CollectorRegistry()
         metrics = RouterMetrics(registry, core.fleet.knows_model)
-        LiveGauges(
-            registry, live_gauges(core.fleet, core.gate, core.dispatcher.book, core.index, plane)
+        LiveMetrics(
+            registry, live_metrics(core.fleet, core.gate, core.dispatcher.book, core.index, plane)
         )
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rhizome.errors import RequestError
@@ -107,10 +107,11 @@ class RouterMetrics:
             self.prediction_error_tokens.labels(model).observe(abs(predicted - actual))
 
 
-class LiveGauges(Collector):
-    """Gauges computed from live state whenever somebody scrapes.
+class LiveMetrics(Collector):
+    """Metrics computed from live state whenever somebody scrapes.
 
-    `read` yields `(name, help, label names, samples)` with samples of `(label values, value)`.
+    `read` yields `(name, help, label names, samples)` with samples of `(label values, value)`; a
+    name that ends in `_total` is a counter, any other a gauge.
     """
 
     Reading = tuple[str, str, tuple[str, ...], list[tuple[tuple[str, ...], float]]]
@@ -125,7 +126,8 @@ class LiveGauges(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for name, text, labels, samples in self._read():
-            family = GaugeMetricFamily(name, text, labels=labels)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, text, labels=labels)
             for values, value in samples:
                 family.add_metric(values, value)
             yield family

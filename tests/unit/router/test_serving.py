@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api, running_api, settings_with
@@ -349,3 +350,16 @@ async def test_a_second_turn_goes_where_the_first_one_went(
             worker = first.headers["x-rhizome-worker"]
             assert second.headers["x-rhizome-worker"] == worker
             assert int(second.headers["x-rhizome-prefix-tokens"]) > 300
+
+
+async def test_the_metrics_page_tells_of_fleet_queue_index_and_events(api: Api) -> None:
+    api.join(dead_engine())
+    page = generate_latest(api.router.registry).decode()
+    for line in (
+        'router_workers{model="m",state="ready"} 1.0',
+        'router_in_flight{target="w0"} 0.0',
+        'router_queue_depth{model="m"} 0.0',
+        'router_index_blocks{target="w0"} 0.0',
+        'router_kv_events_total{kind="gaps"} 0.0',
+    ):
+        assert line in page

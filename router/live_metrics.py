@@ -1,24 +1,25 @@
-"""Gauges of the router's live state, read when somebody scrapes."""
+"""Metrics of the router's live state, read when somebody scrapes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 
-from router.events.plane import EventPlane
+from router.events.plane import EventCounters, EventPlane
 from router.fleet import Fleet, targets_of
 from router.gate import Gate
-from router.metrics import LiveGauges
+from router.metrics import LiveMetrics
 from router.prefix.index import PrefixIndex
 from router.scheduling.load import LoadBook
 
 
-def live_gauges(
+def live_metrics(
     fleet: Fleet, gate: Gate, book: LoadBook, index: PrefixIndex, plane: EventPlane
-) -> Callable[[], Iterable[LiveGauges.Reading]]:
+) -> Callable[[], Iterable[LiveMetrics.Reading]]:
     """The readings over the given parts."""
 
-    def read() -> Iterable[LiveGauges.Reading]:
+    def read() -> Iterable[LiveMetrics.Reading]:
         states = Counter(
             (view.record.model, "suspended" if view.suspended else view.record.state.value)
             for view in fleet.views()
@@ -60,5 +61,23 @@ def live_gauges(
             (),
             [((), index.bytes_used)],
         )
+        yield from _events(plane.totals())
 
     return read
+
+
+def _events(totals: EventCounters) -> Iterable[LiveMetrics.Reading]:
+    counts = {name: float(value) for name, value in asdict(totals).items() if name != "lag_ms"}
+    yield (
+        "router_kv_events_total",
+        "What came over the KV event plane, by kind; `gaps`, `undecodable`, `mismatched` and "
+        "`unknown_parent` cost credit.",
+        ("kind",),
+        [((kind,), count) for kind, count in counts.items()],
+    )
+    yield (
+        "router_kv_event_lag_seconds",
+        "The largest lag of a target's last event batch.",
+        (),
+        [((), totals.lag_ms / 1000)],
+    )
