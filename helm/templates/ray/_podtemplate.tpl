@@ -34,6 +34,10 @@ spec:
           value: {{ $root.Values.settings.state_directory | quote }}
         - name: RAY_USAGE_STATS_ENABLED
           value: "0"
+        # A worker node outlives a lost head by this long; by default it would end after a minute,
+        # and its engines with it, though requests do not need Ray.
+        - name: RAY_gcs_rpc_server_reconnect_timeout_s
+          value: "86400"
         {{- with .pod.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

@@ -83,3 +83,12 @@ def test_a_typo_in_a_custom_resource_is_found(default: Render) -> None:
     (cluster,) = default.of_kind("RayCluster")
     spec = {**cluster["spec"], "workerGroupSpec": []}
     assert "workerGroupSpec" in faults({**cluster, "spec": spec}, MINORS[0])[0]
+
+
+def test_ray_nodes_outlive_a_lost_head(default: Render) -> None:
+    (cluster,) = default.of_kind("RayCluster")
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    for group in groups:
+        for container in group["template"]["spec"]["containers"]:
+            values = {one["name"]: one.get("value") for one in container["env"]}
+            assert int(values["RAY_gcs_rpc_server_reconnect_timeout_s"]) >= 3600
