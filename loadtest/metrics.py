@@ -366,7 +366,8 @@ def arrivals_s(record: RequestRecord) -> Values:
     gaps_s = np.frombuffer(record.gaps_ms, dtype="<f4").astype(np.float64) / 1000.0
     times_s = record.first_s + np.concatenate(([0.0], gaps_s.cumsum()))
     tokens = record.output_tokens or times_s.size
-    return times_s[np.arange(tokens) * times_s.size // tokens]
+    spread_out: Values = times_s[np.arange(tokens) * times_s.size // tokens]
+    return spread_out
 
 
 def _quantile(values: list[float], percent: float) -> float | None:

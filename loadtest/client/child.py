@@ -114,6 +114,7 @@ async def _pipes() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     transport, protocol = await loop.connect_write_pipe(
         asyncio.streams.FlowControlMixin, sys.stdout
     )
+    transport.set_write_buffer_limits(0)  # so that drained means written
     return reader, asyncio.StreamWriter(transport, protocol, None, loop)
 
 

@@ -93,19 +93,22 @@ class Share:
             self._lags = Lags(self._clock)
             watching = tasks.start("lag", self._lags.watch())
             tasks.start("deadlines", self._sweep())
-            stopping = tasks.start("stop", self._stopped.wait())
             sending = tasks.start("send", self._send_all(requests, tasks))
-            await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                await sending
-            sending.cancel()
+            ends = (
+                tasks.start("stop", self._stopped.wait()),
+                tasks.start("faults", _raise_first(tasks)),
+            )
+            await asyncio.wait({sending, *ends}, return_when=asyncio.FIRST_COMPLETED)
             watching.cancel()
             facts = self._lags.facts(self._real, self._made_up)
-            while self._flying and not self._stopped.is_set():
+            while self._flying and not any(end.done() for end in ends):
                 await self._clock.sleep(_DRAIN_S)
+            sending.cancel()
             for exchange in list(self._flying):
                 self._give_up(exchange, ErrorKind.STOPPED, "the run was stopped")
             self._connections.close()
+            if ends[1].done():
+                await ends[1]
             return facts
 
     async def _send_all(self, requests: Iterator[TracedRequest], tasks: Tasks) -> None:
@@ -201,3 +204,8 @@ class Share:
                     self._give_up(
                         exchange, ErrorKind.SILENCE, f"nothing for {deadlines.silence_s:g} s"
                     )
+
+
+async def _raise_first(tasks: Tasks) -> None:
+    """Raises what a task of the run failed of: a fault of the client itself."""
+    raise await tasks.first_failure()
