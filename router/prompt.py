@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from rhizome.render.outcomes import Rendered
 from rhizome.settings.tree import PrefixSettings
 from router.prefix.hashing import block_hashes, byte_block_hashes, root_hash
@@ -9,7 +11,34 @@ from router.prefix.hashing import block_hashes, byte_block_hashes, root_hash
 _BLOCK_SIZE_UNKNOWN = 16
 
 
-class Prompt:
+class Prompt(Protocol):
+    """What placing a request needs to know of its prompt."""
+
+    @property
+    def tokens(self) -> int:
+        """Length in tokens, at least 1."""
+        ...
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether token ids are known, if only of the first of several prompts."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether the token ids are the whole prompt as the engine will see it."""
+        ...
+
+    def block_tokens(self, block_size: int | None) -> int:
+        """Tokens that one hash of `hashes(block_size)` stands for, at least 1."""
+        ...
+
+    def hashes(self, block_size: int | None) -> list[int]:
+        """Chained hashes of the full blocks, first block first."""
+        ...
+
+
+class RenderedPrompt:
     """One prompt, exact (token ids) or approximate (bytes of the rendered text).
 
     Hashes are computed once per block size; approximate prompts have one size for all workers.
@@ -18,33 +47,33 @@ class Prompt:
     def __init__(self, rendered: Rendered, salt: str | None, settings: PrefixSettings) -> None:
         self._token_ids = rendered.token_ids
         self._text = rendered.text
-        self.exact = rendered.exact
-        """Whether the token ids are the whole prompt as the engine will see it."""
+        self._exact = rendered.exact
         self._root = root_hash(salt=salt)
         self._settings = settings
         self._hashes: dict[int, list[int]] = {}
 
     @property
     def has_tokens(self) -> bool:
-        """Whether token ids are known, if only of the first of several prompts."""
         return self._token_ids is not None
 
     @property
+    def exact(self) -> bool:
+        return self._exact
+
+    @property
     def tokens(self) -> int:
-        """Length in tokens; estimated from bytes in approximate mode. At least 1."""
+        """Estimated from bytes in approximate mode."""
         if self._token_ids is not None:
             return max(1, len(self._token_ids))
         return max(1, round(len(self._text) / self._settings.bytes_per_token))
 
     def block_tokens(self, block_size: int | None) -> int:
-        """Tokens that one hash of `hashes(block_size)` stands for, at least 1."""
         if self.has_tokens:
             return block_size or _BLOCK_SIZE_UNKNOWN
         settings = self._settings
         return max(1, round(settings.approximate_block_bytes / settings.bytes_per_token))
 
     def hashes(self, block_size: int | None) -> list[int]:
-        """Chained hashes of the full blocks, first block first."""
         size = (block_size or _BLOCK_SIZE_UNKNOWN) if self.has_tokens else 0
         found = self._hashes.get(size)
         if found is None:

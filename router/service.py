@@ -30,7 +30,7 @@ from router.fleet import Fleet
 from router.gate import Gate
 from router.http.client import Client
 from router.metrics import RouterMetrics
-from router.prompt import Prompt
+from router.prompt import RenderedPrompt
 from router.renderings import Renderings
 from router.signals import SignalReporter
 
@@ -76,12 +76,12 @@ class Service:
         finally:
             self._settle(call, outcome)
 
-    async def _render(self, call: Call) -> Prompt:
+    async def _render(self, call: Call) -> RenderedPrompt:
         body = call.body
         self.dispatcher.check_servable(body.model)
         record = self.fleet.record_of_model(body.model)
         rendered = await self.renderings.render(body, record)
-        prompt = Prompt(rendered, body.cache_salt, self.settings.prefix)
+        prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix)
         longest = record.max_model_len if record is not None else None
         if prompt.exact and longest is not None and prompt.tokens > longest:
             raise PromptTooLong(
@@ -146,7 +146,7 @@ class Service:
         self.metrics.settled(call, outcome, now_s)
 
 
-def _job(call: Call, prompt: Prompt) -> Job:
+def _job(call: Call, prompt: RenderedPrompt) -> Job:
     return Job(
         request_id=call.request_id,
         model=call.body.model,

@@ -15,7 +15,7 @@ from router.admission.classes import Priority
 from router.dispatch import Dispatcher, Job
 from router.fleet import EngineLoad, Fleet
 from router.prefix.index import PrefixIndex
-from router.prompt import Prompt
+from router.prompt import RenderedPrompt
 from router.relay.scanner import PromptTokensDetails, Usage
 from router.scheduling.load import LoadBook
 from router.scheduling.policies import build_policy
@@ -50,7 +50,7 @@ class Bench:
 
     def job(self, tokens: list[int] | None = TOKENS, **fields: object) -> Job:
         rendered = Rendered(tokens, b"text " * 100, Why.EXACT if tokens else Why.NO_TOKENIZER)
-        prompt = Prompt(rendered, None, PrefixSettings())
+        prompt = RenderedPrompt(rendered, None, PrefixSettings())
         return Job("r", "m", prompt, **fields)  # type: ignore[arg-type]  # the fields of a test
 
 
