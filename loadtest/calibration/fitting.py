@@ -77,7 +77,9 @@ class ErrorSummary:
         if not sizes.size:
             return cls(0, 0.0, 0.0)
         return cls(
-            int(sizes.size), float(np.median(sizes)), float(np.percentile(sizes, 90, method="higher"))
+            int(sizes.size),
+            float(np.median(sizes)),
+            float(np.percentile(sizes, 90, method="higher")),
         )
 
     def as_dict(self) -> dict[str, float | int]:

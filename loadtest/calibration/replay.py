@@ -6,13 +6,16 @@ It gives what a client would see: time to first token from sending, and time per
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 
 from workers.engine.simulated.profile import EngineProfile
 from workers.engine.simulated.requests import SimRequest
 from workers.engine.simulated.scheduler import Scheduler
+
+Lengths = Callable[[], tuple[int, int]]
+"""Gives the next request's tokens of prompt and output."""
 
 _BLOCKS_MAX = 2**24
 """More blocks than any prompt has: keys of different requests cannot meet."""
@@ -119,15 +122,15 @@ def replay_open(profile: EngineProfile, demands: Iterable[Demand]) -> list[Timin
 
 
 def replay_closed(
-    profile: EngineProfile, prompt_len: int, output_len: int, concurrency: int, waves: int
+    profile: EngineProfile, lengths: Lengths, concurrency: int, requests: int
 ) -> list[Timing]:
-    """Keeps `concurrency` equal requests in flight until `waves` times as many are done."""
+    """Keeps `concurrency` requests in flight until `requests` were sent and are done."""
     course = _Course(profile)
-    for _ in range(concurrency):
-        course.send(Demand(0.0, prompt_len, output_len))
-    left = concurrency * (waves - 1)
+    for _ in range(min(concurrency, requests)):
+        course.send(Demand(0.0, *lengths()))
+    left = requests - concurrency
     while (ended := course.advance()) is not None:
-        for at_s in ended[:left]:
-            course.send(Demand(at_s, prompt_len, output_len))
-        left -= min(left, len(ended))
+        for at_s in ended[: max(0, left)]:
+            course.send(Demand(at_s, *lengths()))
+        left -= len(ended)
     return course.timings()

@@ -7,6 +7,7 @@ retried; whatever makes a measurement impossible is a `TargetUnusable` that says
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ class LiveMarks:
         self.sent_s = sent_s
         self.marks: list[tuple[float, int]] = []
         self.cached_tokens = 0
+        self.task: asyncio.Task[None] | None = None
+        """What follows the stream, where it runs in the background."""
 
     def done(self) -> Stream:
         return Stream(self.sent_s, tuple(self.marks), self.cached_tokens)
@@ -248,9 +251,8 @@ class EngineTarget:
             try:
                 yield decoder.decode(line[5:])
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                raise TargetUnusable(
-                    f"{self.url} sends events that are none: {_short(line.decode(errors='replace'))}"
-                ) from error
+                words = _short(line.decode(errors="replace"))
+                raise TargetUnusable(f"{self.url} sends events that are none: {words}") from error
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         if response.status != 200:

@@ -13,6 +13,7 @@ import typer
 from rhizome import __version__
 from rhizome.cli import (
     batch,
+    calibrate,
     chat,
     config,
     controller,
@@ -28,7 +29,20 @@ from rhizome.cli.errors import explain
 from rhizome.errors import StartError
 
 _INTERRUPTED = 130
-_COMMANDS = (up, down, status, chat, scale, doctor, config, router, worker, controller, batch)
+_COMMANDS = (
+    up,
+    down,
+    status,
+    chat,
+    scale,
+    doctor,
+    config,
+    router,
+    worker,
+    controller,
+    batch,
+    calibrate,
+)
 
 
 def application() -> typer.Typer:

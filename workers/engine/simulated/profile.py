@@ -3,7 +3,7 @@
 A step takes
 
     a_ms + b_ms * sequences + c_ms_per_ktok * context / 1000 + d_ms_per_ktok * prefill / 1000
-        + e_ms_per_mtok2 * sum(chunk * context before it) / 1e6
+        + e_ms_per_mtok2 * sum(chunk * (context before it + chunk / 2)) / 1e6
 
 with `context` the tokens that the decoding sequences attend to and `prefill` the prompt tokens
 computed in the step. The form is the usual roofline one: weights are read once a step (`a`), each
@@ -23,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -51,8 +52,8 @@ class StepWork(NamedTuple):
     """Tokens that the decoding ones attend to, in sum."""
     prefill_tokens: int
     """Prompt tokens computed."""
-    prefill_area: int = 0
-    """Sum over the prompts' chunks of tokens in the chunk times tokens before it."""
+    prefill_area: float = 0.0
+    """Sum over the prompts' chunks of tokens in the chunk times tokens before each of them."""
 
 
 class MixtureOfExperts(BaseModel):
@@ -123,6 +124,8 @@ class EngineProfile(BaseModel):
     watermark: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the blocks that admitting a request leaves free while others run."""
     policy: Literal["fcfs", "priority"] = "fcfs"
+    calibration: dict[str, JsonValue] = Field(default_factory=dict)
+    """How the numbers were measured, for the reader; nothing is computed from it."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

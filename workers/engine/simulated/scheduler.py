@@ -263,8 +263,7 @@ class Scheduler:
         request, size = progress.request, self._block_size
         findable = (progress.tokens - 1) // size
         hits = self.pool.match(request.keys_of(0, findable), findable)
-        revived = sum(not block.references for block in hits)
-        needed = -(-progress.tokens // size) - len(hits) + revived
+        needed = -(-progress.tokens // size) - len(hits) + self.pool.count_evictable(hits)
         reserve = self._watermark_blocks if self._running else 0
         if needed + reserve > self.pool.free:
             return False
@@ -276,14 +275,15 @@ class Scheduler:
     def _measure(self, row: Row) -> None:
         """How long the step takes, by the profile."""
         profile = self.profile
-        context = prefill = area = decoding = 0
+        context = prefill = decoding = 0
+        area = 0.0
         for progress, count in row.scheduled.items():
             if progress.decoding:
                 decoding += 1
                 context += progress.computed + 1
             else:
                 prefill += count
-                area += count * progress.computed
+                area += count * (progress.computed + count / 2)
         row.prefill_tokens = prefill
         if row.scheduled:
             row.first_s = profile.step_s(
