@@ -1,0 +1,150 @@
+"""`python -m loadtest.comparison`, which `make bench-compare` runs: see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest.comparison import contenders, knees, scenarios
+from loadtest.comparison.fleet import FleetPlan
+from loadtest.comparison.peers import peers_directory
+from loadtest.comparison.reports import write_all
+from loadtest.comparison.results import ComparisonResult, Findings
+from loadtest.comparison.rounds import Cell, Course, Watch, compare
+from loadtest.results import machine_facts
+from rhizome.clock import Clock, SystemClock
+from rhizome.errors import StartError
+from rhizome.settings.load import load_settings
+from workers.demo_models import ensure_model
+
+RESULTS = Path("loadtest") / "results"
+MODEL = "demo:llama"
+SERVED_NAME = "simulated"
+PROFILE = "qwen3-32b-h100-tp2"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    known = argparse.ArgumentParser(
+        prog="python -m loadtest.comparison",
+        description="The same fleet and the same requests under Rhizome and other routers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = known.add_argument
+    add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: six)")
+    add("--workload", action="append", help="repeatable (default: all)")
+    add("--level", action="append", type=float, help="share of the knee, repeatable")
+    add("--duration-s", type=float, default=8.0, help="measured time of a run")
+    add("--warmup-s", type=float, default=3.0, help="sent before that and not counted")
+    add("--repeats", type=int, default=1, help="runs of each, with seeds of their own")
+    add("--seed", type=int, default=1, help="of the first repeat")
+    add("--workers", type=int, default=8, help="simulated workers")
+    add("--profile", default=PROFILE, help="of the simulated engines")
+    add("--speed", type=float, default=0.25, help="of the simulated engines")
+    add("--max-model-len", type=int, default=131_072, help="of the simulated engines")
+    add("--find-knee", action="store_true", help="only search for round robin's knees")
+    add("--name", default="default", help="part of the results' directory")
+    add("--note", default="", help="kept with the results")
+    add("--results", type=Path, default=RESULTS, help="where results go")
+    return known
+
+
+def cells_of(options: argparse.Namespace) -> list[Cell]:
+    """All runs; contenders in turn under each load, so that the machine's moods hit all alike."""
+    chosen = [
+        contenders.contender(name) for name in options.contender or contenders.DEFAULT_CONTENDERS
+    ]
+    loads = [scenarios.scenario(name) for name in options.workload or scenarios.SCENARIOS]
+    return [
+        Cell(load, level, one, repeat)
+        for repeat in range(options.repeats)
+        for load in loads
+        for level in options.level or load.levels
+        for one in chosen
+    ]
+
+
+def course_of(options: argparse.Namespace, cells: Sequence[Cell], directory: Path) -> Course:
+    """What the runs share; installs the peers and makes the model where they are not there."""
+    settings = load_settings()
+    model = ensure_model(MODEL, settings.state_directory.expanduser() / "models")
+    peers = peers_directory(settings.state_directory)
+    logs = directory / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    return Course(
+        fleet=FleetPlan(
+            model=SERVED_NAME,
+            model_directory=str(model),
+            profile=options.profile,
+            speed=options.speed,
+            max_model_len=options.max_model_len,
+            count=options.workers,
+        ),
+        programs=contenders.prepare([cell.contender for cell in cells], peers),
+        logs=logs,
+        duration_s=options.duration_s,
+        warmup_s=options.warmup_s,
+        seed=options.seed,
+        told=shlex.join(["python", "-m", "loadtest.comparison", *sys.argv[1:]]),
+    )
+
+
+async def run(options: argparse.Namespace, clock: Clock) -> int:
+    """The comparison, or the search for knees."""
+    cells = cells_of(options)
+    begun_s, begun_wall_s = clock.monotonic_s(), clock.wall_s()
+    day = datetime.fromtimestamp(begun_wall_s, UTC).date()
+    directory = options.results / f"{day}-{options.name}"
+    course = course_of(options, cells, directory)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    watch = Watch(clock, stop, say)
+    if options.find_knee:
+        await knees.find(cells, course, watch)
+        return 0
+    findings = Findings()
+    await compare(cells, course, watch, findings)
+    result = ComparisonResult(
+        name=options.name,
+        command=course.told,
+        note=options.note,
+        begun_wall_s=begun_wall_s,
+        took_s=clock.monotonic_s() - begun_s,
+        machine=machine_facts(),
+        versions={cell.contender.system: cell.contender.version for cell in cells},
+        profile=options.profile,
+        speed=options.speed,
+        worker_count=options.workers,
+        cells=findings.cells,
+        faults=findings.faults,
+        partial=stop.is_set(),
+    )
+    for path in write_all(directory, result):
+        say(str(path))
+    return 0 if len(findings.cells) == len(cells) else 1
+
+
+def say(words: str) -> None:
+    """A line for whoever watches."""
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Tells why it cannot begin, and exits as the error says."""
+    try:
+        sys.exit(asyncio.run(run(parser().parse_args(), SystemClock())))
+    except StartError as error:
+        sys.stderr.write(f"{error.message}\n{error.advice}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
