@@ -23,6 +23,7 @@ TOKENS_MAX = 4 * 2**20
 """Most token ids in one prompt."""
 _TOKEN_ID_MAX = 2**31 - 1
 _SESSION_CHARS_MAX = 256
+_REPORT_MODE = "kv_cache_report_mode"
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
@@ -58,13 +59,19 @@ class EngineBody:
 
     @cached_property
     def for_engine(self) -> bytes:
-        """The body to send: as it came, but a stream always reports its usage."""
-        if not self.usage_added:
-            return self.raw
-        options = self.fields.get("stream_options") or {}
-        return _encoder.encode(
-            {**self.fields, "stream_options": {**options, "include_usage": True}}
-        )
+        """The body to send: as it came, but for what the router must decide itself.
+
+        A stream always reports its usage. `kv_cache_report_mode` goes: it would make the engine
+        announce blocks again that it announced before, and so falsify what is known of its cache.
+        """
+        changes: dict[str, Any] = {}
+        if self.usage_added:
+            options = self.fields.get("stream_options") or {}
+            changes["stream_options"] = {**options, "include_usage": True}
+        extra = self.fields.get("vllm_xargs")
+        if isinstance(extra, dict) and _REPORT_MODE in extra:
+            changes["vllm_xargs"] = {k: v for k, v in extra.items() if k != _REPORT_MODE}
+        return _encoder.encode({**self.fields, **changes}) if changes else self.raw
 
     @property
     def cache_salt(self) -> str | None:

@@ -240,3 +240,13 @@ def test_a_stream_that_asked_for_usage_goes_on_as_it_came() -> None:
     body = read_chat(data)
     assert body.for_engine is data
     assert not body.usage_added
+
+
+def test_a_client_cannot_make_the_engine_announce_its_blocks_again() -> None:
+    fields = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}],
+        "vllm_xargs": {"kv_cache_report_mode": "full", "other": 1},
+    }
+    sent = json.loads(read_chat(json.dumps(fields).encode()).for_engine)
+    assert sent == {**fields, "vllm_xargs": {"other": 1}}
