@@ -248,5 +248,5 @@ def test_a_client_cannot_make_the_engine_announce_its_blocks_again() -> None:
         "messages": [{"role": "user", "content": "x"}],
         "vllm_xargs": {"kv_cache_report_mode": "full", "other": 1},
     }
-    sent = json.loads(read_chat(json.dumps(fields).encode()).for_engine)
+    sent = msgspec.json.decode(read_chat(msgspec.json.encode(fields)).for_engine)
     assert sent == {**fields, "vllm_xargs": {"other": 1}}
