@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 
 import xxhash
 
+_KEY_MASK = 2**62 - 1
+
 
 class Role(Enum):
     """Who says a segment, where the request is sent as a chat."""
@@ -94,22 +96,32 @@ def key_of(*parts: str | int) -> int:
 def block_keys(segments: Sequence[Segment], block_size: int) -> list[int]:
     """A chained key for each full block of the prompt, as an engine with such blocks sees it.
 
-    Two prompts have equal keys up to exactly the first block in which their segments differ.
+    Two prompts have equal keys up to exactly the first block in which their segments differ. Keys
+    are from 0 to 2**63; one that covers several segments, or begins one, is a hash, and those that
+    lie wholly inside a segment count on from a hash.
     """
     keys: list[int] = []
     parent = 0
     pieces: list[tuple[int, int, int]] = []
     missing = block_size
-    for segment in segments:
-        start = 0
-        while segment.tokens - start >= missing:
-            pieces.append((segment.key, start, start + missing))
-            start += missing
-            parent = hash((parent, *pieces))
-            keys.append(parent)
-            pieces.clear()
-            missing = block_size
-        if start < segment.tokens:
-            pieces.append((segment.key, start, segment.tokens))
-            missing -= segment.tokens - start
+    for key, tokens, _ in segments:
+        if tokens < missing:
+            if tokens:
+                pieces.append((key, 0, tokens))
+                missing -= tokens
+            continue
+        pieces.append((key, 0, missing))
+        parent = hash((parent, *pieces)) & _KEY_MASK
+        keys.append(parent)
+        pieces.clear()
+        inside = (tokens - missing) // block_size
+        if inside:
+            first = hash((parent, key)) & _KEY_MASK
+            parent = first + inside - 1
+            keys.extend(range(first, first + inside))
+        done = missing + inside * block_size
+        missing = block_size
+        if done < tokens:
+            pieces.append((key, done, tokens))
+            missing -= tokens - done
     return keys

@@ -1,0 +1,52 @@
+"""What a simulated fleet is made of and what befalls it; and what its simulation counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rhizome.settings.tree import RouterSettings
+from workers.engine.simulated.profile import EngineProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A worker dies, and comes back with an empty cache."""
+
+    at_s: float
+    worker: int
+    """Its place in the fleet, from 0."""
+    back_after_s: float | None = 60.0
+    """None: it stays away."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """What is simulated, but for the workload."""
+
+    profiles: tuple[EngineProfile, ...]
+    """One for each worker."""
+    settings: RouterSettings
+    """The policy is among them."""
+    seed: int = 0
+    event_delay_s: float = 0.005
+    """From a step's end until the router's index knows what it stored."""
+    lease_ttl_s: float = 6.0
+    """How long a dead worker stays in the registry."""
+    failures: tuple[Failure, ...] = ()
+    floor_blocks_max: int = 8_000_000
+    """Blocks that the endless cache remembers, for the floor."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the simulation did, beyond its requests."""
+
+    events: int = 0
+    """Actions taken from the agenda."""
+    steps: int = 0
+    """Engine steps, those taken many at once included."""
+    prefill_steps: int = 0
+    deliveries: int = 0
+    retries: int = 0
+    queued: int = 0
+    """Requests that had to wait for a worker."""

@@ -1,0 +1,66 @@
+"""A workload's prompts as router and engines see them: by the keys of their blocks."""
+
+from __future__ import annotations
+
+from loadtest.workloads.requests import Role, Segment, TracedRequest, block_keys
+
+_BLOCK_SIZE_UNKNOWN = 16
+
+
+class KeyedPrompt:
+    """A `router.prompt.Prompt` without tokens: equal keys are equal prefixes."""
+
+    has_tokens = True
+    exact = True
+
+    def __init__(self, traced: TracedRequest) -> None:
+        self._traced = traced
+        self.tokens = traced.prompt_len
+        self._sequences: dict[int, list[int]] = {}
+        self._hashes: dict[int, list[int]] = {}
+
+    def block_tokens(self, block_size: int | None) -> int:
+        return block_size or _BLOCK_SIZE_UNKNOWN
+
+    def hashes(self, block_size: int | None) -> list[int]:
+        size = block_size or _BLOCK_SIZE_UNKNOWN
+        found = self._hashes.get(size)
+        if found is None:
+            found = self._hashes[size] = self.sequence(size)[: self.tokens // size]
+        return found
+
+    def sequence(self, block_size: int) -> list[int]:
+        """Keys of all full blocks of prompt and answer together."""
+        found = self._sequences.get(block_size)
+        if found is None:
+            traced = self._traced
+            answer = Segment(traced.answer_key, traced.output_len, Role.ASSISTANT)
+            found = block_keys((*traced.segments, answer), block_size)
+            self._sequences[block_size] = found
+        return found
+
+
+class EndlessCache:
+    """What an engine that forgets nothing would hold: the floor under any router's prefills.
+
+    Its memory has a bound all the same: of more than `blocks_max` blocks, those that nobody asked
+    for in a while are dropped, at least half of them kept.
+    """
+
+    def __init__(self, blocks_max: int) -> None:
+        self._half = max(1, blocks_max // 2)
+        self._young: set[int] = set()
+        self._old: set[int] = set()
+
+    def hits(self, keys: list[int]) -> int:
+        """How many leading blocks it holds; from now on it holds all of them."""
+        known = 0
+        young, old = self._young, self._old
+        for key in keys:
+            if key not in young and key not in old:
+                break
+            known += 1
+        young.update(keys)
+        if len(young) > self._half:
+            self._old, self._young = young, set()
+        return known
