@@ -65,6 +65,11 @@ class Renderer:
         """False for models that the engine renders with code of its own: nothing is exact."""
         self.has_chat_template = bool(self._templates or self._processor_template)
 
+    @property
+    def tokenizer(self) -> ModelTokenizer:
+        """The model's tokenizer, set up as for the prompts."""
+        return self._tokenizer
+
     def chat(self, body: Mapping[str, Any], limit_s: float = BUDGET_S) -> list[int] | None:
         """The ids of a chat body's prompt; None where they cannot be known."""
         try:

@@ -54,6 +54,11 @@ class ModelTokenizer:
                 advice="save the tokenizer again, or check the download",
             ) from error
 
+    @property
+    def library(self) -> tokenizers.Tokenizer:
+        """The library's own object, for what is read from it beyond encoding; not to be changed."""
+        return self._tokenizer
+
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """The ids of the whole text; raises `CannotRender`."""
         try:

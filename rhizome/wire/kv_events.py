@@ -37,6 +37,12 @@ class BlockStored(msgspec.Struct, frozen=True, kw_only=True):
     extra_keys: list[list[Any] | None] | None = None
     group_idx: int | None = None
     kv_cache_spec_kind: str | None = None
+    kv_cache_spec_sliding_window: int | None = None
+    lora_id: int | None = None
+    locality: str | None = None
+    ownership: str | None = None
+    session_id: str | None = None
+    """The session whose request stored the blocks; others may share them."""
 
 
 class BlockRemoved(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +51,8 @@ class BlockRemoved(msgspec.Struct, frozen=True, kw_only=True):
     block_hashes: list[EngineHash]
     medium: str | None = None
     group_idx: int | None = None
+    locality: str | None = None
+    ownership: str | None = None
 
 
 class AllBlocksCleared(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +93,7 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
     "BlockRemoved": ("block_hashes", "medium", "group_idx"),
     "AllBlocksCleared": (),
 }
+_ALWAYS_WRITTEN = frozenset({"parent_block_hash", "lora_id", "lora_name", "medium"})
 _decoder = msgspec.msgpack.Decoder()
 _encoder = msgspec.msgpack.Encoder()
 
@@ -112,12 +121,18 @@ def decode_batch(payload: bytes) -> KVEventBatch:
 
 
 def encode_batch(batch: KVEventBatch) -> bytes:
-    """The batch as vLLM 0.32 writes it."""
-    events = [
-        {"type": type(event).__name__, **msgspec.to_builtins(event, builtin_types=(bytes,))}
-        for event in batch.events
-    ]
+    """The batch as vLLM 0.32 writes it: of what is None, only what vLLM always writes."""
+    events = [_written(event) for event in batch.events]
     return _encoder.encode([batch.ts, events, batch.data_parallel_rank])
+
+
+def _written(event: KVEvent) -> dict[str, Any]:
+    written = {
+        name: value
+        for name, value in msgspec.structs.asdict(event).items()
+        if value is not None or name in _ALWAYS_WRITTEN
+    }
+    return {"type": type(event).__name__, **written}
 
 
 def _event(item: Any) -> KVEvent | None:

@@ -1,0 +1,121 @@
+"""Sends the rows to an engine and writes down what it answers and tells of its cache."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import zmq
+import zmq.asyncio
+
+from tests.support.engine_contract.rows import Row
+
+Answer = dict[str, Any]
+_KEPT_HEADERS = ("content-type", "x-request-id", "allow")
+_QUIET_S = 0.25
+
+
+class Events:
+    """The raw events of an engine, hashes replaced by the order of their first appearance."""
+
+    def __init__(self, socket: zmq.asyncio.Socket) -> None:
+        self._socket = socket
+        self._ordinals: dict[Any, int] = {}
+        self.sequences: list[int] = []
+
+    async def since_last(self) -> list[dict[str, Any]]:
+        """Everything told until the engine falls silent."""
+        told: list[dict[str, Any]] = []
+        while await self._socket.poll(int(_QUIET_S * 1000)):
+            _, sequence, payload = await self._socket.recv_multipart()
+            self.sequences.append(int.from_bytes(sequence, "big"))
+            for event in msgspec.msgpack.decode(payload)[1]:
+                told.append(self._normal(event))
+        return _joined(told)
+
+    def _normal(self, event: dict[str, Any]) -> dict[str, Any]:
+        fields = dict(event)
+        fields["block_hashes"] = [self._ordinal(one) for one in event.get("block_hashes", [])]
+        if "parent_block_hash" in event:
+            parent = event["parent_block_hash"]
+            fields["parent_block_hash"] = None if parent is None else self._ordinal(parent)
+        return fields
+
+    def _ordinal(self, block_hash: Any) -> int:
+        return self._ordinals.setdefault(block_hash, len(self._ordinals))
+
+
+def _joined(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Blocks stored one after the other in a chain as one event: steps differ between machines."""
+    joined: list[dict[str, Any]] = []
+    for event in events:
+        last = joined[-1] if joined else {}
+        if (
+            event["type"] == last.get("type") == "BlockStored"
+            and event["parent_block_hash"] == last["block_hashes"][-1]
+        ):
+            last["block_hashes"] += event["block_hashes"]
+            last["token_ids"] = [*last["token_ids"], *event["token_ids"]]
+            last["extra_keys"] = [*last["extra_keys"], *event["extra_keys"]]
+        else:
+            joined.append(event)
+    return joined
+
+
+@asynccontextmanager
+async def listening(endpoint: str) -> AsyncIterator[Events]:
+    """Connects to an engine's event socket, before anything is asked of it."""
+    with zmq.asyncio.Context() as context:
+        socket = context.socket(zmq.SUB)
+        socket.subscribe(b"")
+        socket.connect(endpoint)
+        await asyncio.sleep(_QUIET_S)  # a subscription takes a moment and is not acknowledged
+        try:
+            yield Events(socket)
+        finally:
+            socket.close(linger=0)
+
+
+async def play(url: str, rows: Iterable[Row], events: Events) -> dict[str, Answer]:
+    """The answers by row; rows are sent one at a time."""
+    answers: dict[str, Answer] = {}
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        for row in rows:
+            answer = await _ask(session, url, row)
+            if row.path.startswith("/v1/") and answer["status"] == 200:
+                told = await events.since_last()
+                if told:
+                    answer["events"] = told
+            answers[row.name] = answer
+    return answers
+
+
+async def _ask(session: aiohttp.ClientSession, url: str, row: Row) -> Answer:
+    headers = {"content-type": "application/json"} | row.headers
+    data = row.body if isinstance(row.body, bytes) else json.dumps(row.body).encode()
+    async with session.request(
+        row.verb, url + row.path, data=None if row.body is None else data, headers=headers
+    ) as response:
+        raw = await response.read()
+    kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    answer: Answer = {"status": response.status, "headers": kept}
+    kind = kept.get("content-type", "")
+    if kind.startswith("text/event-stream"):
+        answer["chunks"] = [_data(line) for line in raw.decode().split("\n\n") if line]
+    elif kind.startswith("application/json"):
+        answer["json"] = json.loads(raw)
+    else:
+        answer["text"] = raw.decode()
+    return answer
+
+
+def _data(line: str) -> Any:
+    assert line.startswith("data: "), line
+    text = line.removeprefix("data: ")
+    return text if text == "[DONE]" else json.loads(text)

@@ -1,0 +1,361 @@
+"""Request bodies as vLLM 0.32 reads them: the same fields, defaults, refusals, and their order.
+
+Fields that change nothing here (penalties, `user`, what is unknown) are accepted and ignored;
+those that would need a model (log probabilities, constrained output, media) are refused in words.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workers.engine.simulated.server.refusals import (
+    Refusal,
+    contradiction,
+    malformed,
+    malformed_fields,
+    out_of_range,
+)
+
+_INT64_MAX = 2**63 - 1
+_STOP_STRINGS_MAX = 1024
+_PROMPTS_MAX = 1024
+_SEQUENCES_MAX = 16_384
+_decoder = msgspec.json.Decoder()
+
+TokenId = Annotated[int, Field(ge=0)]
+Stop = str | Annotated[list[str], Field(max_length=_STOP_STRINGS_MAX)] | None
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model: str | None = None
+
+
+class StreamOptions(BaseModel):
+    """`stream_options`."""
+
+    include_usage: bool | None = True
+    continuous_usage_stats: bool | None = False
+
+
+class GenerationBody(_Body):
+    """What chat and completion bodies share."""
+
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    n: int | None = 1
+    seed: int | None = Field(None, ge=-_INT64_MAX - 1, le=_INT64_MAX)
+    stop: Stop = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    skip_special_tokens: bool = True
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_INT64_MAX)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    add_special_tokens: bool | None = None
+    echo: bool | None = False
+    prompt_logprobs: int | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    priority: int = Field(0, ge=-_INT64_MAX - 1, le=_INT64_MAX)
+    request_id: str | None = None
+    session_id: str | None = None
+    cache_salt: str | None = None
+    return_token_ids: bool | None = None
+    use_beam_search: bool = False
+
+    @property
+    def output_limit(self) -> int | None:
+        """The tokens asked for, None for as many as fit."""
+        return self.max_tokens
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+    @property
+    def choices(self) -> int:
+        return 1 if self.n is None else self.n
+
+    @property
+    def includes_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def usage_in_each(self) -> bool:
+        options = self.stream_options
+        return self.includes_usage and options is not None and bool(options.continuous_usage_stats)
+
+
+class CompletionBody(GenerationBody):
+    """`/v1/completions`."""
+
+    prompt: list[TokenId] | list[list[TokenId]] | str | list[str] | None = None
+    max_tokens: int | None = 16
+    n: int = 1
+    suffix: str | None = None
+    logprobs: int | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """One or several; each a text or token ids."""
+        prompt: Any = self.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        if prompt and isinstance(prompt[0], int):
+            return [prompt]
+        return list(prompt or ())
+
+
+class ChatBody(GenerationBody):
+    """`/v1/chat/completions`."""
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = False
+    top_logprobs: int | None = 0
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = "none"
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+    @property
+    def output_limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class TokenizeBody(_Body):
+    """`/tokenize` of a text."""
+
+    prompt: str
+    add_special_tokens: bool = True
+    return_token_strs: bool | None = False
+
+
+class TokenizeChatBody(_Body):
+    """`/tokenize` of a conversation."""
+
+    messages: list[dict[str, Any]]
+    return_token_strs: bool | None = False
+
+
+class DetokenizeBody(_Body):
+    """`/detokenize`."""
+
+    tokens: list[Annotated[int, Field(ge=0, le=_INT64_MAX)]]
+
+
+Known = TypeVar("Known", bound=_Body)
+
+
+def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
+    """The body and its fields as they came; raises `Refusal`, as all readers here."""
+    fields = read_object(raw)
+    _check_before(fields)
+    if fields.get("prompt") in (None, "") and not fields.get("prompt_embeds"):
+        raise contradiction(
+            "Either prompt or prompt_embeds must be provided and non-empty.", "prompt"
+        )
+    if fields.get("max_tokens", 0) is None:
+        fields.pop("max_tokens")
+    body = _validated(CompletionBody, fields)
+    if body.prompt is None or body.suffix is not None:
+        raise Refusal(
+            "Embeddings and suffixes are not simulated.", status=501, kind="NotImplemented"
+        )
+    if len(body.prompts) > _PROMPTS_MAX:
+        raise contradiction(f"At most {_PROMPTS_MAX} prompts fit into one request.", "prompt")
+    if not body.prompts:
+        raise Refusal("You must pass at least one prompt")
+    _refuse_what_needs_a_model(body, body.logprobs is not None)
+    return body, fields
+
+
+def read_chat(raw: bytes) -> tuple[ChatBody, dict[str, Any]]:
+    fields = read_object(raw)
+    _check_before(fields)
+    _check_tools(fields)
+    if fields.get("continue_final_message") and fields.get("add_generation_prompt"):
+        raise Refusal(
+            "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+        )
+    body = _validated(ChatBody, fields)
+    _check_messages(body.messages)
+    _refuse_what_needs_a_model(body, bool(body.logprobs))
+    if body.tool_choice == "auto" and body.tools:
+        raise Refusal(
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+        )
+    if body.tools and (body.tool_choice == "required" or isinstance(body.tool_choice, dict)):
+        raise Refusal("Tool calls are not simulated.", status=501, kind="NotImplementedError")
+    return body, fields
+
+
+def read_tokenize(raw: bytes) -> tuple[TokenizeBody | TokenizeChatBody, dict[str, Any]]:
+    fields = read_object(raw)
+    if "messages" in fields:
+        return _validated(TokenizeChatBody, fields), fields
+    if "prompt" not in fields:
+        missing = {"type": "missing", "msg": "Field required", "input": fields}
+        raise malformed([missing | {"loc": ("body", name)} for name in ("prompt", "messages")])
+    return _validated(TokenizeBody, fields), fields
+
+
+def read_detokenize(raw: bytes) -> DetokenizeBody:
+    return _validated(DetokenizeBody, read_object(raw))
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a body."""
+    if not raw:
+        raise malformed([_fault("missing", ("body",), "Field required", None)])
+    try:
+        value = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = _decode_slowly(raw)
+    if not isinstance(value, dict):
+        words = "Input should be a valid dictionary or object to extract fields from"
+        raise malformed([_fault("model_attributes_type", ("body",), words, value)])
+    return value
+
+
+def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
+    """vLLM's own checks of sampling parameters, in its order; `limit` is the output's."""
+    if body.choices < 1:
+        raise Refusal(f"n must be at least 1, got {body.choices}.")
+    if body.choices > _SEQUENCES_MAX:
+        raise Refusal(f"n must be at most {_SEQUENCES_MAX}, got {body.choices}.")
+    _check_ranges(body)
+    if limit < 1:
+        raise out_of_range(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
+    if body.min_tokens < 0:
+        raise Refusal(f"min_tokens must be greater than or equal to 0, got {body.min_tokens}.")
+    if body.min_tokens > limit:
+        raise Refusal(
+            f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
+        )
+    if "" in body.stops:
+        raise Refusal("stop cannot contain an empty string.")
+    if body.choices > 1 and body.temperature is not None and body.temperature < 1e-5:
+        raise Refusal(f"n must be 1 when using greedy sampling, got {body.choices}.")
+    allowed = body.allowed_token_ids
+    if allowed is not None and not allowed:
+        raise out_of_range("allowed_token_ids is not None and empty!", "allowed_token_ids", allowed)
+    if allowed and any(not 0 <= one < vocabulary for one in allowed):
+        words = "allowed_token_ids contains out-of-vocab token id!"
+        raise out_of_range(words, "allowed_token_ids", allowed)
+
+
+def _check_ranges(body: GenerationBody) -> None:
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(body, name)
+        if value is not None and not -2.0 <= value <= 2.0:
+            raise Refusal(f"{name} must be in [-2, 2], got {value}.")
+    if body.repetition_penalty is not None and body.repetition_penalty <= 0:
+        raise Refusal(
+            f"repetition_penalty must be greater than zero, got {body.repetition_penalty}."
+        )
+    temperature, top_p = body.temperature, body.top_p
+    if temperature is not None and temperature < 0:
+        words = f"temperature must be non-negative, got {temperature}."
+        raise out_of_range(words, "temperature", temperature)
+    if temperature is not None and not temperature <= 2.0:
+        words = f"temperature must be in [0, 2], got {temperature}."
+        raise out_of_range(words, "temperature", temperature)
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise out_of_range(f"top_p must be in (0, 1], got {top_p}.", "top_p", top_p)
+    if body.top_k is not None and body.top_k < -1:
+        raise Refusal(f"top_k must be 0 (disable), or at least 1, got {body.top_k}.")
+    if body.min_p is not None and not 0.0 <= body.min_p <= 1.0:
+        raise Refusal(f"min_p must be in [0, 1], got {body.min_p}.")
+
+
+def _decode_slowly(raw: bytes) -> Any:
+    """Python's decoder, for its words on what is wrong (and for what it reads beyond JSON)."""
+    try:
+        return json.loads(raw)
+    except json.JSONDecodeError as error:
+        fault = _fault("json_invalid", ("body", error.pos), "JSON decode error", {})
+        raise malformed([fault | {"ctx": {"error": error.msg}}]) from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise Refusal(
+            "There was an error parsing the body", param=None, kind="Bad Request"
+        ) from error
+
+
+def _validated(kind: type[Known], fields: dict[str, Any]) -> Known:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise malformed_fields(error) from error
+
+
+def _fault(kind: str, place: tuple[Any, ...], words: str, value: Any) -> dict[str, Any]:
+    return {"type": kind, "loc": place, "msg": words, "input": value}
+
+
+def _check_before(fields: dict[str, Any]) -> None:
+    """vLLM's checks that come before the types of fields are looked at."""
+    salt = fields.get("cache_salt")
+    if salt is not None and (not isinstance(salt, str) or not salt):
+        words = "Parameter 'cache_salt' must be a non-empty string if provided."
+        raise contradiction(words, "cache_salt")
+    if fields.get("stream_options") and not fields.get("stream"):
+        words = "Stream options can only be defined when `stream=True`."
+        raise contradiction(words, "stream_options")
+
+
+def _check_tools(fields: dict[str, Any]) -> None:
+    tools, choice = fields.get("tools"), fields.get("tool_choice")
+    if tools == []:
+        raise contradiction(
+            "`tools` must not be an empty array. "
+            "Either provide at least one tool or omit the field entirely.",
+            "tools",
+        )
+    if "tool_choice" not in fields and tools:
+        fields["tool_choice"] = "auto"
+    elif choice not in (None, "none") and tools is None:
+        raise contradiction("When using `tool_choice`, `tools` must be set.", "tool_choice")
+
+
+def _check_messages(messages: list[dict[str, Any]]) -> None:
+    if not messages:
+        raise Refusal(
+            "Cannot apply chat template to an empty conversation. Provide at least one message."
+        )
+    for number, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            kind = "ChatCompletionDeveloperMessageParam"
+            place = ("body", "messages", number, kind, "role")
+            raise malformed([_fault("missing", place, "Field required", message)])
+
+
+def _refuse_what_needs_a_model(body: GenerationBody, wants_logprobs: bool) -> None:
+    asked = {
+        "logprobs": wants_logprobs,
+        "prompt_logprobs": body.prompt_logprobs is not None,
+        "structured_outputs": body.structured_outputs is not None,
+        "use_beam_search": body.use_beam_search,
+        "response_format": (body.response_format or {}).get("type", "text") != "text",
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            words = f"{name} is not simulated."
+            raise Refusal(words, param=name, status=501, kind="NotImplementedError")

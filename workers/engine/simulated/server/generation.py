@@ -1,0 +1,198 @@
+"""Completions and chats: from a body to choices in the engine, in vLLM's order of checks.
+
+Long prompts are tokenized in a thread, so that other workers of this process go on meanwhile; the
+request joins the engine when its tokens are there, unless its client has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from rhizome.ids import new_id
+from rhizome.render.outcomes import CannotRender
+from rhizome.render.renderer import BUDGET_S
+from workers.engine.simulated.server.answers import Heading, Question, answer
+from workers.engine.simulated.server.bodies import (
+    ChatBody,
+    CompletionBody,
+    GenerationBody,
+    check_sampling,
+    read_chat,
+    read_completion,
+)
+from workers.engine.simulated.server.http import Exchange
+from workers.engine.simulated.server.rank import Choice, Rank, root_key
+from workers.engine.simulated.server.refusals import Refusal, out_of_range
+from workers.engine.simulated.server.script import write_script
+
+if TYPE_CHECKING:
+    from workers.engine.simulated.server.worker import SimulatedWorker
+
+INLINE_BYTES_MAX = 16 * 1024
+"""Longest body whose prompt is tokenized on the event loop."""
+Prompts = list[list[int]]
+
+
+class Generation:
+    """The generating endpoints of one worker."""
+
+    def __init__(self, worker: SimulatedWorker) -> None:
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def complete(self, exchange: Exchange) -> None:
+        body, fields = read_completion(exchange.request.body)
+        self._worker.check_model(body.model)
+
+        def render() -> Prompts:
+            renderer = self._worker.words.renderer
+            return [renderer.completion_ids(fields, prompt) for prompt in body.prompts]
+
+        text = any(isinstance(prompt, str) for prompt in body.prompts)
+        self._when_rendered(exchange, body, render, text)
+
+    def chat(self, exchange: Exchange) -> None:
+        body, fields = read_chat(exchange.request.body)
+        self._worker.check_model(body.model)
+
+        def render() -> Prompts:
+            return [self._worker.words.renderer.chat_ids(fields, BUDGET_S)]
+
+        self._when_rendered(exchange, body, render, text=True)
+
+    def _when_rendered(
+        self, exchange: Exchange, body: GenerationBody, render: Callable[[], Prompts], text: bool
+    ) -> None:
+        """Renders here or in a thread, then begins; raises `Refusal` only if it was here."""
+        overhead_s = self._worker.setup.profile.request_overhead_ms / 1000
+        if not text or len(exchange.request.body) <= INLINE_BYTES_MAX:
+            prompts = _rendered(render)
+            if overhead_s > 0:
+                self._loop.call_later(overhead_s, self._begin_late, exchange, body, prompts)
+            else:
+                self._begin(exchange, body, prompts)
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        future = self._loop.run_in_executor(self._threads, _rendered, render)
+        future.add_done_callback(lambda done: self._rendered_late(exchange, body, done))
+
+    def _rendered_late(
+        self, exchange: Exchange, body: GenerationBody, done: asyncio.Future[Prompts]
+    ) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            self._begin_late(exchange, body, done.result())
+        elif isinstance(error, Refusal):
+            exchange.reply(error.status, error.body())
+        else:
+            raise error
+
+    def _begin_late(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
+        try:
+            self._begin(exchange, body, prompts)
+        except Refusal as refusal:
+            exchange.reply(refusal.status, refusal.body())
+
+    def _begin(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
+        """Checks the prompts and puts their choices into the engine."""
+        if exchange.gone:
+            return
+        limits = [self._limit(body, prompt) for prompt in prompts]
+        check_sampling(body, min(limits), self._worker.words.size)
+        rank = self._rank(exchange)
+        question = self._question(exchange, body, self._choices(body, prompts, limits))
+        answer(question)
+        exchange.on_gone = lambda: _abort(rank, question.choices)
+        priority = body.priority if rank.profile.policy == "priority" else 0
+        for choice in question.choices:
+            rank.submit(choice, priority)
+
+    def _limit(self, body: GenerationBody, prompt: Sequence[int]) -> int:
+        """The most output tokens for this prompt; raises `Refusal` for one that cannot run."""
+        profile = self._worker.setup.profile
+        longest = min(profile.max_model_len, profile.kv_tokens)
+        if not prompt:
+            raise Refusal("The decoder prompt cannot be empty")
+        if len(prompt) > longest:
+            count = len(prompt)
+            qualifier = "at least " if count == longest + 1 else ""
+            words = (
+                f"This model's maximum context length is {longest} tokens. However, your prompt "
+                f"contains {qualifier}{count} input tokens, which exceeds this limit even without "
+                "any output tokens. Please reduce the length of the input prompt."
+            )
+            raise out_of_range(words, "input_tokens", count)
+        highest = max(prompt)
+        if highest >= self._worker.words.size:
+            raise Refusal(f"Token id {highest} is out of vocabulary")
+        room, asked = longest - len(prompt), body.output_limit
+        return room if asked is None else min(room, asked)
+
+    def _rank(self, exchange: Exchange) -> Rank:
+        text = exchange.request.header(b"x-data-parallel-rank")
+        wanted: int | None = None
+        if text is not None and text.strip().lstrip("+-").isdigit():
+            wanted = int(text)
+            ranks = len(self._worker.ranks)
+            if not 0 <= wanted < ranks:
+                raise Refusal(f"data_parallel_rank {wanted} is out of range [0, {ranks}).")
+        return self._worker.rank_for(wanted)
+
+    def _choices(
+        self, body: GenerationBody, prompts: Prompts, limits: Sequence[int]
+    ) -> list[Choice]:
+        setup = self._worker.setup
+        seed = setup.seed if body.seed is None or body.temperature == 0 else body.seed
+        adapter = body.model if body.model in setup.adapters else None
+        number = list(setup.adapters).index(adapter) + 1 if adapter else 0
+        root = root_key(adapter, body.cache_salt)
+        choices: list[Choice] = []
+        for at, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+            for copy in range(body.choices):
+                script = write_script(self._worker.words, prompt, body, limit, seed + copy)
+                choice = Choice(self._worker.name_of_next(), len(choices), at, script)
+                choice.root = root
+                choice.extra = body.cache_salt
+                choice.session_id = body.session_id
+                choice.adapter = (number, adapter) if adapter else None
+                choices.append(choice)
+        return choices
+
+    def _question(
+        self, exchange: Exchange, body: GenerationBody, choices: list[Choice]
+    ) -> Question:
+        given = exchange.request.header(b"x-request-id") or body.request_id
+        kind = "chatcmpl" if isinstance(body, ChatBody) else "cmpl"
+        heading = Heading(
+            request_id=f"{kind}-{given or new_id('x')[2:18]}",
+            created=int(self._worker.clock.wall_s()),
+            model=body.model or self._worker.setup.model,
+        )
+        echoes = self._echoes(body) if body.echo and isinstance(body, CompletionBody) else ()
+        size = self._worker.setup.profile.block_size
+        return Question(exchange, heading, body, choices, echoes, size)
+
+    def _echoes(self, body: CompletionBody) -> list[str]:
+        if body.return_token_ids:
+            return ["" for _ in body.prompts]
+        decode: Any = self._worker.words.renderer.detokenize
+        return [one if isinstance(one, str) else decode(one) for one in body.prompts]
+
+
+def _abort(rank: Rank, choices: Sequence[Choice]) -> None:
+    for choice in choices:
+        rank.abort(choice)
+
+
+def _rendered(render: Callable[[], Prompts]) -> Prompts:
+    try:
+        return render()
+    except CannotRender as error:
+        raise Refusal(f"The prompt cannot be rendered: {error}") from error

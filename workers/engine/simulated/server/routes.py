@@ -1,0 +1,206 @@
+"""Paths of a simulated worker, and what each answers.
+
+Everything here is synchronous: a handler answers at once or lets the engine's tokens answer. The
+order of checks is vLLM's, since it decides which of several faults a client is told.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rhizome.errors import AuthenticationFailed
+from rhizome.ids import new_id
+from rhizome.render.outcomes import CannotRender
+from workers.engine.simulated.server import bodies
+from workers.engine.simulated.server.breaking import Breaking, is_loopback
+from workers.engine.simulated.server.exposition import CONTENT_TYPE, exposition
+from workers.engine.simulated.server.generation import Generation
+from workers.engine.simulated.server.http import Exchange
+from workers.engine.simulated.server.refusals import Refusal, malformed
+
+if TYPE_CHECKING:
+    from workers.engine.simulated.server.worker import SimulatedWorker
+
+VERSION = "0.32.0"
+FAULT_PATH = "/simulate/fault"
+_NOT_FOUND = b'{"detail":"Not Found"}'
+_NOT_ALLOWED = b'{"detail":"Method Not Allowed"}'
+_encode = msgspec.json.Encoder().encode
+Handler = Callable[[Exchange], None]
+
+
+class Routes:
+    """The worker's paths."""
+
+    def __init__(self, worker: SimulatedWorker) -> None:
+        self._worker = worker
+        self._created = int(worker.clock.wall_s())
+        self._breaking = Breaking(worker)
+        self._generation = Generation(worker)
+        key = worker.setup.api_key
+        self._expected = None if key is None else f"Bearer {key}".encode()
+        self._paths: dict[str, dict[str, Handler]] = {
+            "/health": {"GET": self._empty},
+            "/ping": {"GET": self._empty, "POST": self._empty},
+            "/version": {"GET": self._version},
+            "/v1/models": {"GET": self._models},
+            "/load": {"GET": self._load},
+            "/metrics": {"GET": self._metrics},
+            "/kv_event_sources": {"GET": self._event_sources},
+            "/tokenize": {"POST": self._tokenize},
+            "/detokenize": {"POST": self._detokenize},
+            "/reset_prefix_cache": {"POST": self._reset_prefix_cache},
+            "/v1/completions": {"POST": self._generation.complete},
+            "/v1/chat/completions": {"POST": self._generation.chat},
+        }
+        if worker.setup.breakable:
+            self._paths[FAULT_PATH] = {
+                "GET": self._breaking.describe,
+                "POST": self._breaking.change,
+            }
+
+    def handle(self, exchange: Exchange) -> None:
+        """Finds the handler, and turns refusals into answers."""
+        request = exchange.request
+        path = request.path
+        if path == FAULT_PATH and not is_loopback(request.peer):
+            path = ""
+        given = request.headers.get(b"x-request-id")
+        exchange.extra_headers[b"x-request-id"] = given or new_id("x")[2:].encode()
+        if not self._authorized(exchange, path):
+            return
+        if path != FAULT_PATH and self._breaking.swallows(exchange):
+            return
+        methods = self._paths.get(path)
+        if methods is None:
+            exchange.reply(404, _NOT_FOUND)
+            return
+        handler = methods.get(request.method)
+        if handler is None:
+            exchange.reply(405, _NOT_ALLOWED, headers={b"allow": ", ".join(methods).encode()})
+            return
+        try:
+            if request.method == "POST" and path.startswith(("/v1/", "/tok", "/detok")):
+                _demand_json(exchange)
+            handler(exchange)
+        except Refusal as refusal:
+            exchange.reply(refusal.status, refusal.body())
+
+    def _authorized(self, exchange: Exchange, path: str) -> bool:
+        if self._expected is None or path == "/health":
+            return True
+        offered = exchange.request.headers.get(b"authorization", b"")
+        if hmac.compare_digest(offered, self._expected):
+            return True
+        error = AuthenticationFailed("This worker wants its own key as a bearer token.")
+        exchange.reply(error.status, _encode(error.body()))
+        return False
+
+    def _empty(self, exchange: Exchange) -> None:
+        exchange.reply(200, b"", None)
+
+    def _version(self, exchange: Exchange) -> None:
+        exchange.reply(200, _encode({"version": VERSION}))
+
+    def _load(self, exchange: Exchange) -> None:
+        exchange.reply(200, _encode({"server_load": self._worker.in_flight}))
+
+    def _metrics(self, exchange: Exchange) -> None:
+        page = exposition(self._worker.ranks, self._worker.setup.model)
+        exchange.reply(200, page, CONTENT_TYPE)
+
+    def _models(self, exchange: Exchange) -> None:
+        setup = self._worker.setup
+        cards = [self._card(setup.model, setup.model_root, None)]
+        cards += [self._card(name, path, setup.model) for name, path in setup.adapters.items()]
+        exchange.reply(200, _encode({"object": "list", "data": cards}))
+
+    def _card(self, name: str, root: str, parent: str | None) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "vllm",
+            "root": root,
+            "parent": parent,
+            "max_model_len": self._worker.setup.profile.max_model_len if parent is None else None,
+            "permission": [
+                {
+                    "id": new_id("modelperm"),
+                    "object": "model_permission",
+                    "created": self._created,
+                    "allow_create_engine": False,
+                    "allow_sampling": True,
+                    "allow_logprobs": True,
+                    "allow_search_indices": False,
+                    "allow_view": True,
+                    "allow_fine_tuning": False,
+                    "organization": "*",
+                    "group": None,
+                    "is_blocking": False,
+                }
+            ],
+        }
+
+    def _event_sources(self, exchange: Exchange) -> None:
+        events = self._worker.setup.events
+        sources = {
+            str(source.rank): {
+                "enable_kv_cache_events": True,
+                "publisher": "zmq",
+                "endpoint": source.endpoint,
+                "replay_endpoint": source.replay_endpoint,
+                "buffer_steps": events.kept_batches if events else 0,
+                "hwm": 100_000,
+                "max_queue_size": 100_000,
+                "topic": source.topic,
+            }
+            for source in self._worker.sources
+        }
+        exchange.reply(200, _encode(sources))
+
+    def _reset_prefix_cache(self, exchange: Exchange) -> None:
+        for rank in self._worker.ranks:
+            rank.clear_cache()
+        exchange.reply(200, b"", None)
+
+    def _tokenize(self, exchange: Exchange) -> None:
+        body, fields = bodies.read_tokenize(exchange.request.body)
+        self._worker.check_model(body.model)
+        words = self._worker.words
+        try:
+            if isinstance(body, bodies.TokenizeChatBody):
+                ids = words.renderer.chat_ids(fields)
+            else:
+                ids = words.renderer.text(body.prompt, body.add_special_tokens)
+        except CannotRender as error:
+            raise Refusal(f"The prompt cannot be rendered: {error}") from error
+        strings = words.token_strings(ids) if body.return_token_strs else None
+        answer = {
+            "count": len(ids),
+            "max_model_len": self._worker.setup.profile.max_model_len,
+            "tokens": ids,
+            "token_strs": strings,
+        }
+        exchange.reply(200, _encode(answer))
+
+    def _detokenize(self, exchange: Exchange) -> None:
+        body = bodies.read_detokenize(exchange.request.body)
+        self._worker.check_model(body.model)
+        try:
+            text = self._worker.words.renderer.detokenize(body.tokens)
+        except CannotRender as error:
+            raise Refusal(f"The tokens cannot be decoded: {error}") from error
+        exchange.reply(200, _encode({"prompt": text}))
+
+
+def _demand_json(exchange: Exchange) -> None:
+    kind = exchange.request.header(b"content-type") or ""
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        words = "Unsupported Media Type: Only 'application/json' is allowed"
+        fault = {"type": "media_type", "loc": ("body",), "msg": words, "input": kind}
+        raise malformed([fault])
