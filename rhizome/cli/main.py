@@ -19,6 +19,7 @@ from rhizome.cli import (
     controller,
     doctor,
     down,
+    loadtest,
     router,
     scale,
     status,
@@ -42,6 +43,7 @@ _COMMANDS = (
     controller,
     batch,
     calibrate,
+    loadtest,
 )
 
 

@@ -1,0 +1,177 @@
+"""The flags of `rhizome loadtest run` and `sweep`, and what they become."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from loadtest.plan import Deadlines, Limits, Plan, Slo
+from loadtest.running import Aim
+from loadtest.workloads.catalog import Choice
+from loadtest.workloads.requests import Api
+from loadtest.workloads.shaping import Shape
+from rhizome.errors import SettingsError
+
+_SECRET_FLAGS = frozenset({"--api-key"})
+
+Url = Annotated[str, typer.Option(help="The server, http://HOST:PORT.")]
+Model = Annotated[str | None, typer.Option(help="Which model; without it the first one served.")]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="The model's directory; needed unless the server's `root` is on this host."),
+]
+WorkloadName = Annotated[
+    str, typer.Option("--workload", "-w", help="See `rhizome loadtest workloads`.")
+]
+Trace = Annotated[Path | None, typer.Option(help="A trace in Mooncake's format, JSONL or .gz.")]
+Curve = Annotated[
+    str | None,
+    typer.Option(help="A rate curve (CSV t_s,rate_rps) for arrivals, or `built-in`."),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="NAME=VALUE for the workload; repeat for more.")
+]
+ApiName = Annotated[
+    Api | None, typer.Option("--api", help="How requests are sent; the workload's own without it.")
+]
+RateScale = Annotated[float, typer.Option(help="Times as many requests.")]
+TimeScale = Annotated[float, typer.Option(help="Times as fast through a trace or a curve.")]
+Duration = Annotated[
+    float | None, typer.Option(help="Seconds to send after the warm-up; 60 for generators.")
+]
+RequestsMax = Annotated[int | None, typer.Option("--requests", help="Most requests to send.")]
+Warmup = Annotated[float, typer.Option(min=0, help="Seconds sent first and not counted.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same requests.")]
+Tenants = Annotated[
+    list[str] | None, typer.Option("--tenant", help="NAME=WEIGHT; repeat for more.")
+]
+ApiKey = Annotated[str | None, typer.Option(help="Key, if the server asks for one.")]
+Keys = Annotated[Path | None, typer.Option(help="YAML file of tenants' keys, NAME: KEY.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Client processes.")]
+RealAnswers = Annotated[
+    bool, typer.Option("--real-answers", help="Later turns hold what the model really said.")
+]
+Extra = Annotated[str | None, typer.Option(help="JSON object laid over every request's body.")]
+SloTtft = Annotated[float, typer.Option(min=0, help="Promised TTFT, ms; 0 for none.")]
+SloTpot = Annotated[float, typer.Option(min=0, help="Promised TPOT, ms; 0 for none.")]
+LimitLag = Annotated[
+    float, typer.Option(min=0, help="Not valid when sends or the loop are later than this, p99.")
+]
+LimitCpu = Annotated[
+    float, typer.Option(min=0, help="Not valid when a client process takes more of a core.")
+]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds that a request may take in all.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The result, JSON.")]
+Html = Annotated[Path | None, typer.Option(help="A report of it as one page.")]
+Label = Annotated[str | None, typer.Option(help="Its name in reports; the model's without it.")]
+
+_GENERATED_S = 60.0
+
+
+def aim_of(given: dict[str, Any], rate_per_s: float | None) -> Aim:
+    """What the flags aim at; raises `SettingsError`."""
+    choice = Choice(
+        name=given["workload"],
+        settings=_pairs(given["settings"], "--set"),
+        trace=None if given["trace"] is None else str(given["trace"]),
+        curve=given["curve"],
+    )
+    duration_s = given["duration"]
+    if duration_s is None and given["requests"] is None and choice.name != "mooncake":
+        duration_s = _GENERATED_S
+    shape = Shape(
+        seed=given["seed"],
+        rate_per_s=rate_per_s,
+        rate_scale=given["rate_scale"],
+        time_scale=given["time_scale"],
+        duration_s=None if duration_s is None else duration_s + given["warmup"],
+        requests_max=given["requests"],
+        tenants=_weights(given["tenants"]),
+    )
+    return Aim(given["url"], given["model"], given["tokenizer"], choice, shape, given["api"])
+
+
+def plan_of(given: dict[str, Any], aim: Aim) -> Plan:
+    """All that the flags say beside the aim; raises `SettingsError`."""
+    keys = _keys(given["keys"])
+    if given["api_key"]:
+        keys[""] = given["api_key"]
+    return Plan(
+        url=aim.url,
+        model=aim.model or "",
+        tokenizer="",
+        choice=aim.choice,
+        shape=aim.shape,
+        api=aim.api or Api.CHAT,
+        warmup_s=given["warmup"],
+        real_answers=given["real_answers"],
+        extra=_object(given["extra"]),
+        keys=keys,
+        processes=given["processes"],
+        slo=Slo(ttft_ms=given["slo_ttft_ms"] or None, tpot_ms=given["slo_tpot_ms"] or None),
+        limits=Limits(
+            send_lag_ms_p99=given["limit_lag_ms"],
+            loop_lag_ms_p99=given["limit_lag_ms"],
+            cpu_share=given["limit_cpu"],
+        ),
+        deadlines=Deadlines(total_s=given["timeout"], silence_s=min(120.0, given["timeout"])),
+    )
+
+
+def command_line() -> str:
+    """The command as it was given, without keys."""
+    words = []
+    hidden = False
+    for word in sys.argv[1:]:
+        words.append("***" if hidden else _without_secret(word))
+        hidden = word in _SECRET_FLAGS
+    return shlex.join(["rhizome", *words])
+
+
+def _without_secret(word: str) -> str:
+    flag, equals, _ = word.partition("=")
+    return f"{flag}=***" if equals and flag in _SECRET_FLAGS else word
+
+
+def _pairs(given: list[str] | None, flag: str) -> dict[str, str]:
+    pairs = {}
+    for word in given or ():
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise SettingsError(f"{flag} {word!r} is not NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _weights(given: list[str] | None) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in _pairs(given, "--tenant").items()}
+    except ValueError as error:
+        raise SettingsError(f"--tenant needs NAME=WEIGHT: {error}") from error
+
+
+def _keys(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"the keys cannot be read from {path}: {error}") from error
+    if not isinstance(keys, dict):
+        raise SettingsError(f"{path} must map tenants to keys")
+    return {str(tenant): str(key) for tenant, key in keys.items()}
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        extra = yaml.safe_load(text) if text else {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--extra is not JSON: {error}") from error
+    if not isinstance(extra, dict):
+        raise SettingsError("--extra must be a JSON object")
+    return extra
