@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="of the first repeat")
     add("--workers", type=int, default=8, help="simulated workers")
     add("--profile", default=PROFILE, help="of the simulated engines")
-    add("--speed", type=float, default=0.25, help="of the simulated engines")
+    add("--speed", type=float, default=0.5, help="of the simulated engines")
     add("--max-model-len", type=int, default=131_072, help="of the simulated engines")
     add("--find-knee", action="store_true", help="only search for round robin's knees")
     add("--name", default="default", help="part of the results' directory")

@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import uvloop
 
 from loadtest.comparison.contenders import HOST, FleetPlace, WorkerPlace
 from loadtest.comparison.processes import Program
+from loadtest.comparison.remembering import RememberingRenderer
 from rhizome.clock import Clock, SystemClock
+from rhizome.render.renderer import Renderer
 from workers.engine.simulated.profile import load_profile
 from workers.engine.simulated.server.events import EventPlace
 from workers.engine.simulated.server.words import Words
@@ -69,6 +72,7 @@ async def serve(plan: FleetPlan, told: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     clock = SystemClock()
     words = Words(Path(plan.model_directory), clock)
+    words.renderer = cast("Renderer", RememberingRenderer(words.renderer))
     profile = load_profile(plan.profile).at_speed(plan.speed)
     if plan.max_model_len is not None:
         profile = profile.model_copy(update={"max_model_len": plan.max_model_len})

@@ -16,7 +16,8 @@ from rhizome.errors import TargetUnusable
 from rhizome.settings.load import environment_copy
 
 _POLL_S = 0.1
-_STOP_GRACE_S = 5.0
+_STOP_GRACE_S = 0.0
+"""There is nothing that any of them would have to finish."""
 _LOG_LINES = 8
 
 

@@ -1,0 +1,53 @@
+"""Prompts rendered once for all simulated workers of a process.
+
+Some routers ask every worker how it would render a prompt. A real fleet does that on as many
+machines at once; here one process stands for all of them and would pay as many times, one after
+the other. The prompt is rendered once instead, and that time is what one worker needs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from rhizome.render.renderer import BUDGET_S, Renderer
+
+_PROMPTS_MAX = 64
+_DECIDING = (
+    "messages",
+    "tools",
+    "documents",
+    "chat_template",
+    "chat_template_kwargs",
+    "reasoning_effort",
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+    "truncate_prompt_tokens",
+    "truncation_side",
+)
+"""The fields of a chat that its prompt depends on."""
+
+
+class RememberingRenderer:
+    """A renderer that knows the last chats; everything else is the renderer's own."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._known: OrderedDict[bytes, list[int]] = OrderedDict()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._renderer, name)
+
+    def chat_ids(self, body: Mapping[str, Any], limit_s: float = BUDGET_S) -> list[int]:
+        """As `Renderer.chat_ids`; the list is not to be changed."""
+        key = msgspec.json.encode({name: body[name] for name in _DECIDING if body.get(name)})
+        ids = self._known.get(key)
+        if ids is None:
+            ids = self._known[key] = self._renderer.chat_ids(body, limit_s)
+            if len(self._known) > _PROMPTS_MAX:
+                self._known.popitem(last=False)
+        return ids
