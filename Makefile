@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e check lock lock-check bench-index bench-prefix clean
+.PHONY: help setup up test test-engine test-e2e check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,6 +45,12 @@ lock-check: ## Whether the CUDA lock still resolves; installs nothing
 
 bench-index: setup ## Measure the prefix index
 	@$(BIN)/python -m tools.bench_index
+
+bench-calibration: setup ## Simulated against published and logged timings (docs/calibration.md)
+	@$(BIN)/python -m tools.bench_calibration
+
+bench-calibration-cpu: setup ## Simulated against real vLLM on this machine (ten minutes)
+	@$(BIN)/python -m tools.bench_calibration --cpu
 
 bench-prefix: setup ## Measure a second turn on the right and on a wrong worker (needs `make up`)
 	@$(BIN)/python -m tools.bench_affinity

@@ -27,6 +27,8 @@ _USEFUL_TOKENS = 6
 _CHUNK_SHARE = 0.1
 """A chunk takes at least this share of the longest one, though the first has least to attend to."""
 _POLL_S = 0.005
+_ALIKE = 3
+"""Samples that must agree: right after arrivals fewer may run than could."""
 _BUDGETS = tuple(2**power for power in range(8, 18))
 
 
@@ -87,7 +89,7 @@ class Probes:
         """The step with that many sequences of that many tokens; None if no window came about."""
         async with Tasks("decode-probe") as tasks:
             lives = self._start_streams(tasks, sequences, context, _WINDOW_TOKENS * 4)
-            if not await self._grown(tasks, lives, _WINDOW_TOKENS):
+            if not await self._grown(lives, _WINDOW_TOKENS):
                 return None
         begun_s = max(live.marks[0][0] for live in lives)
         ended_s = min(live.marks[-1][0] for live in lives)
@@ -103,12 +105,12 @@ class Probes:
         """A prompt of `length` tokens arrives while `sequences` streams decode."""
         async with Tasks("mixed-probe") as tasks:
             lives = self._start_streams(tasks, sequences, context, 2048)
-            if not await self._grown(tasks, lives, 8):
+            if not await self._grown(lives, 8):
                 return Mixed(None, 0)
             quiet_from_s = max(live.marks[0][0] for live in lives)
             sent_s = self._clock.monotonic_s()
             prompt = await self._target.stream(self._prompts.draw(length), 1)
-            if not await self._grown(tasks, lives, 1, after_s=prompt.first_s):
+            if not await self._grown(lives, 1, after_s=prompt.first_s):
                 return Mixed(None, 0)
         observer = lives[0]
         times = [at_s for at_s, _ in observer.marks]
@@ -134,26 +136,25 @@ class Probes:
         return Mixed(Observation("prefill among decoding", work, observed_ms), long_gaps)
 
     async def sequences_max(self, attempts: int) -> int | None:
-        """How many of `attempts` streams run while others wait; None if all of them run.
+        """How many of `attempts` streams run at once while others wait.
 
-        None also where the engine does not tell.
+        None if none of them has to wait, or where the engine does not tell.
         """
         async with Tasks("limit-probe") as tasks:
             lives = self._start_streams(tasks, attempts, 8, 256)
-            deadline_s = self._clock.monotonic_s() + 10.0
-            running = None
-            while self._clock.monotonic_s() < deadline_s and not _failed(tasks, lives):
+            seen: list[int] = []
+            while True:
+                ended = _any_ended(lives)
                 facts = await self._target.queue_facts()
                 if facts is None:
                     return None
-                if facts.waiting and facts.running + facts.waiting >= attempts:
-                    running = max(facts.running, running or 0)
-                    if sum(bool(live.marks) for live in lives) >= running:
-                        return running
-                elif all(live.marks for live in lives):
+                if facts.waiting:
+                    seen.append(facts.running)
+                    if seen.count(max(seen)) >= _ALIKE:
+                        return max(seen)
+                elif ended or all(live.marks for live in lives):
                     return None
-                await self._clock.sleep(_POLL_S * 4)
-        return running
+                await self._clock.sleep(_POLL_S)
 
     def _start_streams(
         self, tasks: Tasks, sequences: int, context: int, tokens: int
@@ -165,14 +166,14 @@ class Probes:
         return lives
 
     async def _grown(
-        self, tasks: Tasks, lives: Sequence[LiveMarks], tokens: int, after_s: float | None = None
+        self, lives: Sequence[LiveMarks], tokens: int, after_s: float | None = None
     ) -> bool:
         """Waits until each stream made `tokens` after the last one began (or after `after_s`).
 
         False if one ended before that; raises what made a stream fail.
         """
         while True:
-            ended = _failed(tasks, lives)
+            ended = _any_ended(lives)
             if all(live.marks for live in lives):
                 since_s = after_s or max(live.marks[0][0] for live in lives)
                 made = [live.marks[-1][1] - _made(live, since_s) for live in lives]
@@ -183,7 +184,7 @@ class Probes:
             await self._clock.sleep(_POLL_S)
 
 
-def _failed(tasks: Tasks, lives: Sequence[LiveMarks]) -> bool:
+def _any_ended(lives: Sequence[LiveMarks]) -> bool:
     """Whether a stream has ended; raises its error if it failed."""
     done = [live.task for live in lives if live.task is not None and live.task.done()]
     for task in done:
