@@ -13,7 +13,7 @@ from html import escape
 
 COLOURS = 8
 _WIDTH, _HEIGHT = 560.0, 280.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 16.0, 14.0, 42.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 22.0, 14.0, 42.0
 _DASHES = ("", "6 4", "2 3")
 _DOTS_MAX = 24
 
@@ -94,7 +94,7 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def _percentile_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    return [(one, f"p{one:g}") for one in (25, 50, 75, 90, 95, 99, 99.9) if low <= one <= high]
+    return [(one, f"p{one:g}") for one in (50, 75, 90, 95, 99, 99.9) if low <= one <= high]
 
 
 LINEAR = Axis(lambda value: value, _linear_ticks, begins_at_zero=True)

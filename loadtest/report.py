@@ -131,19 +131,18 @@ def _curves(name: str, label: str, shown: Sequence[Shown]) -> Drawn:
 
 
 def _over_time(shown: Sequence[Shown]) -> list[Drawn]:
-    def drawn(title: str, unit: str, *names: str, scale: float = 1.0) -> Drawn:
-        lines = []
+    def drawn(title: str, unit: str, *names: str) -> Drawn:
+        lines: list[Line] = []
         for one in shown:
             series = one.summary.series
             if series is None:
                 continue
             for place, name in enumerate(names):
-                points = [
-                    (number * series.bin_s, None if value is None else value * scale)
-                    for number, value in enumerate(getattr(series, name))
-                ]
+                values = enumerate(getattr(series, name))
+                points = [(second * series.bin_s, value) for second, value in values]
                 lines.append(Line(one.name, points, one.colour, is_dashed=place > 0))
-        return Drawn(title, draw(Chart(title, "s", unit, lines, LINEAR, _axis_for(lines))))
+        y = _axis_for(lines) if unit == "ms" else LINEAR
+        return Drawn(title, draw(Chart(title, "s", unit, lines, LINEAR, y)))
 
     return [
         drawn("TTFT: median, p99 dashed", "ms", "ttft_ms_p50", "ttft_ms_p99"),

@@ -176,7 +176,10 @@ def read_result(path: Path) -> Result:
         if schema == RUN_SCHEMA:
             return msgspec.json.decode(data, type=RunResult)
         if schema == SWEEP_SCHEMA:
-            return msgspec.json.decode(data, type=SweepResult)
+            result = msgspec.json.decode(data, type=SweepResult)
+            if result.levels:
+                return result
+            raise TraceError(f"{path} holds a sweep without a level")
     except (OSError, msgspec.MsgspecError) as error:
         raise TraceError(f"{path} is no result of a load test: {error}") from error
     raise TraceError(f"{path} has the schema {schema!r}, which this version does not know")

@@ -18,6 +18,7 @@ from loadtest.workloads.catalog import Choice, open_workload
 from loadtest.workloads.requests import Api
 from loadtest.workloads.shaping import Shape
 from rhizome.clock import Clock
+from rhizome.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ async def prepare(aim: Aim, options: Plan) -> tuple[Plan, TargetFacts]:
     directory = tokenizer_directory(aim.tokenizer, facts)
     writer = PromptWriter.open(directory)
     api = aim.api or workload.api
+    if options.real_answers and api is not Api.CHAT:
+        raise SettingsError("real answers can be fed back in chats only", advice="Use --api chat.")
     if api is Api.TEXT and workload.block_tokens is not None:
         writer.check_blocks(workload.block_tokens)
     await target.check_tokenizer(facts.model, writer)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from loadtest.charts import number
-from loadtest.client.frames import Progress
-from loadtest.metrics import Spread
-from loadtest.results import RunResult, SweepResult
+
+if TYPE_CHECKING:
+    from loadtest.client.frames import Progress
+    from loadtest.metrics import Spread
+    from loadtest.results import RunResult, SweepResult
 
 
 class Standing:

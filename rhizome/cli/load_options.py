@@ -5,17 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
 from loadtest.plan import Deadlines, Limits, Plan, Slo
-from loadtest.running import Aim
 from loadtest.workloads.catalog import Choice
 from loadtest.workloads.requests import Api
 from loadtest.workloads.shaping import Shape
 from rhizome.errors import SettingsError
+
+if TYPE_CHECKING:
+    from loadtest.running import Aim
 
 _SECRET_FLAGS = frozenset({"--api-key"})
 
@@ -75,6 +77,8 @@ _GENERATED_S = 60.0
 
 def aim_of(given: dict[str, Any], rate_per_s: float | None) -> Aim:
     """What the flags aim at; raises `SettingsError`."""
+    from loadtest.running import Aim
+
     choice = Choice(
         name=given["workload"],
         settings=_pairs(given["settings"], "--set"),

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-from loadtest.plan import Plan
-from loadtest.report import render_report
-from loadtest.results import (
-    Result,
-    RunResult,
-    SweepResult,
-    Told,
-    read_result,
-    write_records,
-    write_result,
-)
-from loadtest.running import Aim, Watching, prepare, run_once, sweep
 from loadtest.workloads.catalog import KINDS, settings_of
 from rhizome.cli import load_options as flags
 from rhizome.cli.load_display import Standing, print_run, print_sweep
 from rhizome.clock import SystemClock
 from rhizome.errors import SettingsError
+
+if TYPE_CHECKING:  # numpy, the tokenizer and the template engine are for those who run a test
+    from loadtest.plan import Plan
+    from loadtest.results import Result, RunResult, SweepResult
+    from loadtest.running import Aim
 
 _NOT_VALID = 1
 
@@ -154,6 +148,9 @@ def _add_report(group: typer.Typer) -> None:
         title: Annotated[str, typer.Option(help="Its heading.")] = "Rhizome load test",
     ) -> None:
         """Put results side by side on one page that needs nothing but itself."""
+        from loadtest.report import render_report
+        from loadtest.results import read_result
+
         page = render_report([read_result(path) for path in results], title)
         _write_page(output, page)
 
@@ -176,6 +173,9 @@ class _Levels(msgspec.Struct, frozen=True):
 
 
 async def _run(aim: Aim, options: Plan, label: str | None, save_requests: Path | None) -> RunResult:
+    from loadtest.results import Told, write_records
+    from loadtest.running import Watching, prepare, run_once
+
     plan, facts = await prepare(aim, options)
     name = label or facts.model
     stop = _stopped_by_ctrl_c()
@@ -193,6 +193,9 @@ async def _run(aim: Aim, options: Plan, label: str | None, save_requests: Path |
 
 
 async def _sweep(aim: Aim, options: Plan, label: str | None, levels: _Levels) -> SweepResult:
+    from loadtest.results import Told
+    from loadtest.running import Watching, prepare, run_once, sweep
+
     plan, facts = await prepare(aim, options)
     name = label or facts.model
     stop = _stopped_by_ctrl_c()
@@ -230,6 +233,9 @@ def _rates(text: str) -> list[float]:
 
 
 def _keep(result: Result, output: Path, html: Path | None) -> None:
+    from loadtest.report import render_report
+    from loadtest.results import write_result
+
     _writing(output, lambda: write_result(output, result))
     if html is not None:
         _write_page(html, render_report([result]))
@@ -243,7 +249,7 @@ def _write_page(path: Path, page: str) -> None:
     _writing(path, write)
 
 
-def _writing(path: Path, write: Any) -> None:
+def _writing(path: Path, write: Callable[[], None]) -> None:
     try:
         write()
     except OSError as error:
