@@ -10,34 +10,37 @@ It keeps vLLM's rules (v1/core/block_pool.py, 0.32):
 - Two requests that compute the same block at the same time keep a copy each; the older copy is the
   one that is found. Storing and evicting are told for each copy, not for each key.
 
-Blocks have no numbers here: those without content are alike, so counting them is enough.
-
-Keys are chained: a key stands for its block and all before it. Hence a key is findable only while
-all before it are, and the longest known prefix can be found by bisection.
+Blocks have no numbers here. Those without content are alike, so counting them is enough, and one
+with content is named by its key; only a second copy of the same content needs a name of its own
+(`Twin`). Keys are chained: a key stands for its block and all before it. Hence, along a request's
+blocks without twins, a block is findable, in use, or shared only as much as the one before it, and
+all questions are answered by bisection and all changes are made in bulk.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BlockKey = Hashable
 
 
-class Block:
-    """One physical block with content: `key` is what it holds, `references` who uses it."""
+class Twin:
+    """A further copy of what another block holds, or held when this one was filled."""
 
-    __slots__ = ("key", "references")
+    __slots__ = ("key",)
 
     def __init__(self, key: BlockKey) -> None:
         self.key = key
-        self.references = 1
 
 
-@dataclass(slots=True, frozen=True)
-class Stored:
+Block = Hashable
+"""One block with content: its key, or a `Twin`."""
+
+
+class Stored(NamedTuple):
     """Blocks became findable, in chain order; `first_block` is the index of the first one."""
 
     request_id: str
@@ -46,19 +49,22 @@ class Stored:
     parent: BlockKey | None
 
 
-@dataclass(slots=True, frozen=True)
-class Removed:
+class Removed(NamedTuple):
     """A copy of each of these blocks was evicted, in this order."""
 
     keys: Sequence[BlockKey]
 
 
-@dataclass(slots=True, frozen=True)
-class Cleared:
+class Cleared(NamedTuple):
     """The cache was emptied."""
 
 
 CacheEvent = Stored | Removed | Cleared
+
+
+def key_of(block: Block) -> BlockKey:
+    """What a block holds."""
+    return block.key if isinstance(block, Twin) else block
 
 
 class BlockPool:
@@ -68,106 +74,202 @@ class BlockPool:
         self.blocks = blocks
         self.caching = caching
         self.events: list[CacheEvent] = []
-        self._blank = blocks
+        self.blank = blocks
+        """Free blocks without content."""
+        self._evictable = 0
+        """Free blocks with content."""
+        self._state: dict[Block, int] = {}
+        """Of each block with content: how many requests use it, or minus the number of the release
+        that made it evictable."""
+        self._releases: deque[tuple[int, list[Block]]] = deque()
+        """Number and blocks of the releases, oldest first. A block counts in the one that its
+        state names, and the last of a release goes first."""
+        self._released = 0
+        self._listed = 0
+        """Blocks in all `_releases`."""
         self._copies: dict[BlockKey, list[Block]] = {}
-        self._evictable: OrderedDict[Block, None] = OrderedDict()
+        """All copies, oldest first, of what has or had more than one."""
+        self._ambiguous: set[Block] = set()
+        """The keys of `_copies`, and all twins."""
 
     @property
     def free(self) -> int:
         """Blocks that nobody uses, with or without content."""
-        return self._blank + len(self._evictable)
+        return self.blank + self._evictable
 
     @property
     def used(self) -> int:
-        return self.blocks - self.free
+        return self.blocks - self.blank - self._evictable
 
     def match(self, keys: Sequence[BlockKey], blocks_max: int) -> list[Block]:
         """The longest known prefix of `keys`, at most `blocks_max` blocks; changes nothing."""
         if not self.caching:
             return []
-        copies = self._copies
-        known = bisect_left(
-            range(min(len(keys), blocks_max)), True, key=lambda i: keys[i] not in copies
-        )
-        return [copies[key][0] for key in keys[:known]]
+        state, copies = self._state, self._copies
 
-    def share(self, blocks: Iterable[Block]) -> None:
-        """Takes a reference to each of `blocks`, which `match` returned just now."""
-        for block in blocks:
-            if not block.references:
-                del self._evictable[block]
-            block.references += 1
+        def unknown(index: int) -> bool:
+            key = keys[index]
+            return not (key in state or key in copies)
+
+        known = bisect_left(range(min(len(keys), blocks_max)), True, key=unknown)
+        found: list[Block] = list(keys[:known])
+        if self._have_twins(found):
+            found = [copies[key][0] if key in copies else key for key in found]
+        return found
+
+    def count_evictable(self, blocks: Sequence[Block]) -> int:
+        """How many of `blocks`, which `match` returned just now, nobody uses."""
+        state = self._state
+        if self._have_twins(blocks):
+            return sum(state[block] <= 0 for block in blocks)
+        return len(blocks) - bisect_left(blocks, True, key=lambda block: state[block] <= 0)
+
+    def share(self, blocks: Sequence[Block]) -> None:
+        """Takes a share in each of `blocks`, which `match` returned just now."""
+        state = self._state
+        evictable = self.count_evictable(blocks)
+        self._evictable -= evictable
+        if self._have_twins(blocks):
+            state.update({block: max(state[block], 0) + 1 for block in blocks})
+            return
+        in_use = len(blocks) - evictable
+        for block in blocks[:in_use]:
+            state[block] += 1
+        state.update(dict.fromkeys(blocks[in_use:], 1))
 
     def take(self, count: int) -> None:
         """Takes `count` free blocks without content, evicting where there are too few."""
         assert count <= self.free, "the caller checks for room"
-        blank = min(count, self._blank)
-        self._blank -= blank
-        if count > blank:
-            evicted = [self._evict() for _ in range(count - blank)]
+        if count <= self.blank:
+            self.blank -= count
+        else:
+            evicted = self._evict(count - self.blank)
+            self.blank = 0
             self.events.append(Removed(evicted))
 
-    def _evict(self) -> BlockKey:
-        block, _ = self._evictable.popitem(last=False)
-        copies = self._copies[block.key]
-        if len(copies) == 1:
-            del self._copies[block.key]
-        else:
+    def _evict(self, count: int) -> list[BlockKey]:
+        state, releases = self._state, self._releases
+        evicted: list[Block] = []
+        while len(evicted) < count:
+            number, blocks = releases[0]
+            self._listed -= len(blocks)
+            while blocks and len(evicted) < count:
+                block = blocks.pop()
+                if state.get(block) == -number:
+                    del state[block]
+                    evicted.append(block)
+            self._listed += len(blocks)
+            if not blocks:
+                releases.popleft()
+        self._evictable -= count
+        return [self._forget(block) for block in evicted] if self._copies else evicted
+
+    def _forget(self, block: Block) -> BlockKey:
+        """Strikes an evicted block off the copies of its key, which it returns."""
+        key = key_of(block)
+        copies = self._copies.get(key)
+        if copies is not None:
             copies.remove(block)
-        return block.key
+            if isinstance(block, Twin):
+                self._ambiguous.remove(block)
+            if not any(isinstance(copy, Twin) for copy in copies):
+                del self._copies[key]
+                self._ambiguous.remove(key)
+        return key
 
     def publish(self, stored: Stored) -> list[Block]:
         """Makes as many of the caller's blocks without content findable under `stored.keys`."""
-        copies = self._copies
-        blocks = []
-        for key in stored.keys:
-            block = Block(key)
-            blocks.append(block)
-            others = copies.get(key)
-            if others is None:
-                copies[key] = [block]
-            else:
-                others.append(block)
         self.events.append(stored)
-        return blocks
+        keys = stored.keys
+        if self._state.keys().isdisjoint(keys) and not self._have_twins(keys):
+            self._state.update(dict.fromkeys(keys, 1))
+            return list(keys)
+        return [self._publish_one(key) for key in keys]
 
-    def release(self, blocks: Sequence[Block], blank: int) -> None:
+    def _publish_one(self, key: BlockKey) -> Block:
+        taken = key in self._state
+        block: Block = Twin(key) if taken else key
+        if taken or key in self._copies:
+            self._copies.setdefault(key, [key]).append(block)
+            self._ambiguous.update((key, block))
+        self._state[block] = 1
+        return block
+
+    def _have_twins(self, blocks: Sequence[Block]) -> bool:
+        """Whether any of them is, or may be named like, one of several copies."""
+        return not self._ambiguous.isdisjoint(blocks)
+
+    def release(self, blocks: list[Block], blank: int) -> None:
         """Gives back a request's blocks, in chain order, and `blank` ones without content."""
-        evictable = self._evictable
-        for block in reversed(blocks):
-            block.references -= 1
-            if not block.references:
-                evictable[block] = None
-        self._blank += blank
+        state = self._state
+        if self._have_twins(blocks):
+            last = [block for block in blocks if state[block] == 1]
+            others = [block for block in blocks if state[block] > 1]
+        else:
+            private = bisect_left(blocks, True, key=lambda block: state[block] == 1)
+            last, others = blocks[private:], blocks[:private]
+        for block in others:
+            state[block] -= 1
+        if last:
+            self._released += 1
+            state.update(dict.fromkeys(last, -self._released))
+            self._releases.append((self._released, last))
+            self._evictable += len(last)
+            self._listed += len(last)
+            if self._listed > 2 * self.blocks + 1000:
+                self._compact()
+        self.blank += blank
         assert self.free <= self.blocks, "released more than was taken"
+
+    def _compact(self) -> None:
+        """Drops what was used again, or evicted, since its release."""
+        state = self._state
+        kept = (
+            (number, [block for block in blocks if state.get(block) == -number])
+            for number, blocks in self._releases
+        )
+        self._releases = deque((number, blocks) for number, blocks in kept if blocks)
+        self._listed = self._evictable
 
     def clear(self) -> bool:
         """Forgets all content; only while nothing is in use, as vLLM does. Whether it did."""
         if self.used:
             return False
+        self._state.clear()
+        self._releases.clear()
         self._copies.clear()
-        self._evictable.clear()
-        self._blank = self.blocks
+        self._ambiguous.clear()
+        self._evictable = self._listed = 0
+        self.blank = self.blocks
         self.events.append(Cleared())
         return True
 
-    def content(self) -> dict[BlockKey, int]:
+    def content(self) -> Counter[BlockKey]:
         """Copies of each findable block."""
-        return {key: len(copies) for key, copies in self._copies.items()}
+        return Counter(key_of(block) for block in self._state)
 
     def check_invariants(self, held: Iterable[Sequence[Block]], blank_held: int) -> None:
         """Asserts that the books balance, given what each request holds."""
-        references: dict[Block, int] = {}
-        for blocks in held:
-            for block in blocks:
-                references[block] = references.get(block, 0) + 1
-        for block, count in references.items():
-            assert block.references == count, "references are those of the requests"
-        for block in self._evictable:
-            assert block.references == 0, "what is evictable is not in use"
-        findable = [block for copies in self._copies.values() for block in copies]
-        assert len(findable) == len(set(findable)), "a copy is listed once"
-        assert set(findable) == references.keys() | set(self._evictable), "all content is findable"
-        assert all(self._copies[block.key].count(block) == 1 for block in findable)
-        assert self._blank >= 0
-        assert self._blank + blank_held + len(findable) == self.blocks, "no block is lost"
+        shares = Counter(block for blocks in held for block in blocks)
+        in_use = {block: count for block, count in self._state.items() if count > 0}
+        assert shares == in_use, "shares are those of the requests"
+        assert self._evictable == len(self._state) - len(in_use)
+        assert self.blank >= 0
+        assert self.blank + blank_held + len(self._state) == self.blocks, "no block is lost"
+        queued = [
+            block
+            for number, blocks in self._releases
+            for block in blocks
+            if self._state.get(block) == -number
+        ]
+        assert len(queued) == len(set(queued)) == self._evictable, "each is evicted once"
+        assert self._listed == sum(len(blocks) for _, blocks in self._releases)
+        twins = {block for block in self._state if isinstance(block, Twin)}
+        listed = [block for copies in self._copies.values() for block in copies]
+        assert len(listed) == len(set(listed)), "a copy is listed once"
+        assert self._ambiguous == twins | self._copies.keys()
+        assert twins <= set(listed) <= self._state.keys(), "every copy of a key is listed"
+        for key, copies in self._copies.items():
+            assert twins.intersection(copies), "what has no twin needs no list"
+            assert all(key_of(block) == key for block in copies)
+            assert (key in copies) == (key in self._state)

@@ -91,19 +91,30 @@ def steps_before_publication(running: Sequence[Progress], block_size: int, steps
 
 def fill_blocks(running: Sequence[Progress], pool: BlockPool, block_size: int, steps: int) -> None:
     """Takes and publishes the blocks of steps 2 to `steps`, in the order of single steps."""
-    changes: list[tuple[int, int]] = []
+    takes: list[int] = []
+    publications: list[int] = []
+    width = 2 * len(running)
+    end = (steps + 1) * width
     for order, each in enumerate(running):
-        computed = each.computed
-        to_take = -computed % block_size + 1
-        to_publish = -computed % block_size or block_size
-        for first in {to_take, to_publish} if pool.caching else (to_take,):
-            start = first if first > 1 else first + block_size
-            changes.extend((step, order) for step in range(start, steps + 1, block_size))
-    changes.sort()
-    for step, order in changes:
-        each = running[order]
-        tokens = each.computed + step
-        extend(each, tokens, tokens, pool, block_size)
+        before = -each.computed % block_size
+        take = before + 1 if before else block_size + 1
+        takes += range(take * width + 2 * order, end, block_size * width)
+        if pool.caching:
+            full = before if before > 1 else max(2, before + block_size)
+            publications += range(full * width + 2 * order + 1, end, block_size * width)
+    if len(takes) <= pool.blank:
+        # Nothing is evicted, so that only the order of publications can be seen.
+        pool.take(len(takes))
+        for change in takes:
+            running[change % width // 2].blank += 1
+        takes = []
+    for change in sorted(takes + publications):
+        each = running[change % width // 2]
+        if change % 2:
+            _publish(each, len(each.blocks) + 1, pool)
+        else:
+            pool.take(1)
+            each.blank += 1
 
 
 def extend(progress: Progress, tokens: int, decided: int, pool: BlockPool, block_size: int) -> bool:
@@ -112,23 +123,22 @@ def extend(progress: Progress, tokens: int, decided: int, pool: BlockPool, block
     Only the first `decided` tokens are certain, and no block with others is published. False, and
     nothing is changed, without enough room.
     """
-    known = len(progress.blocks)
-    held = known + progress.blank
-    needed = -(-tokens // block_size) - held
+    needed = -(-tokens // block_size) - len(progress.blocks) - progress.blank
     if needed > 0:
         if needed > pool.free:
             return False
         pool.take(needed)
         progress.blank += needed
     full = min(tokens, decided) // block_size
-    if full > known and pool.caching:
-        request = progress.request
-        stored = Stored(
-            request.request_id,
-            known,
-            request.keys_of(known, full),
-            request.key_of(known - 1) if known else None,
-        )
-        progress.blocks += pool.publish(stored)
-        progress.blank -= full - known
+    if full > len(progress.blocks) and pool.caching:
+        _publish(progress, full, pool)
     return True
+
+
+def _publish(progress: Progress, full: int, pool: BlockPool) -> None:
+    """Makes its first `full` blocks findable, of which the first ones are already."""
+    request, known = progress.request, len(progress.blocks)
+    keys = request.keys_of(known, full)
+    parent = request.key_of(known - 1) if known else None
+    progress.blocks += pool.publish(Stored(request.request_id, known, keys, parent))
+    progress.blank -= full - known
