@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rhizome.clock import Clock
-from rhizome.errors import MissingDependency
 from rhizome.fleet.models import ModelSpec
 from rhizome.ids import new_key
 from rhizome.settings.load import environment_copy
 from rhizome.settings.tree import Settings
 from rhizome.stores.registry import Registry
 from workers.addresses import http_url, listen_on, reachable_host
+from workers.engine.base import Engine
 from workers.engine.process import HostOptions, VllmEngine
+from workers.engine.simulated.engine import SimulatedEngine
 from workers.runner import WorkerPlace, WorkerRunner
 
 
@@ -37,18 +38,11 @@ def new_life(
 ) -> WorkerRunner:
     """A runner with an engine that was not started; its port is already taken.
 
-    Raises `StartError`: `PortInUse`, or `MissingDependency` for an engine that is not there.
+    Raises `StartError`: `PortInUse`, or what the settings lack.
     """
-    if plan.spec.engine != "vllm":
-        raise MissingDependency(
-            f"model {plan.spec.name!r} asks for the {plan.spec.engine!r} engine, "
-            "which this version does not have",
-            advice="Set `engine: vllm`.",
-        )
     worker = plan.settings.worker
     listener = listen_on(worker.host, plan.port)
-    options = HostOptions(worker, models_directory(plan.settings), environment_copy())
-    engine = VllmEngine(plan.spec, options, listener, plan.api_key or new_key())
+    engine = _engine(plan, listener, clock)
     place = WorkerPlace(
         worker_id=plan.worker_id,
         url=http_url(reachable_host(worker.host), listener.getsockname()[1]),
@@ -58,6 +52,15 @@ def new_life(
     return WorkerRunner(
         place, plan.spec, worker, engine, registry, clock, failed_lease_s=failed_lease_s
     )
+
+
+def _engine(plan: WorkerPlan, listener: socket.socket, clock: Clock) -> Engine:
+    models = models_directory(plan.settings)
+    worker, key = plan.settings.worker, plan.api_key or new_key()
+    if plan.spec.engine == "simulated":
+        return SimulatedEngine(plan.spec, worker, models, listener, key, clock)
+    options = HostOptions(worker, models, environment_copy())
+    return VllmEngine(plan.spec, options, listener, key)
 
 
 def models_directory(settings: Settings) -> Path:

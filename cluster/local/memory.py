@@ -17,6 +17,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 # and KV cache; Ray, router, controller, runner and Valkey together about 0.9 GiB.
 _WORKER_BYTES = int(1.2 * _GIB)
 _RANK_BYTES = int(0.7 * _GIB)
+_SIMULATED_BYTES = int(0.2 * _GIB)
 _CLUSTER_BYTES = int(1.0 * _GIB)
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -47,6 +48,8 @@ def require_memory(
 
 def worker_bytes(spec: ModelSpec, directory: Path | None) -> int:
     """Estimated host memory of one worker, in bytes; weights on a GPU do not count."""
+    if spec.engine == "simulated":
+        return _SIMULATED_BYTES
     ranks = spec.parallel.devices
     total = _WORKER_BYTES + (ranks - 1) * _RANK_BYTES
     if spec.device == "gpu":

@@ -6,14 +6,15 @@ the user's file, variables and flags: what was set anywhere else is kept, or ref
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from cluster.local.ports import port_or_free, require_port
-from rhizome.errors import MissingDependency, SettingsError
+from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec, ScalingBounds
 from rhizome.settings.load import load_settings
 from rhizome.settings.tree import Settings
@@ -57,10 +58,12 @@ class Asked:
     workers: int | None = None
     engine: Literal["vllm", "simulated"] | None = None
     device: Literal["cpu", "gpu"] | None = None
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    """Flags of the simulated engine."""
 
 
 def plan_settings(asked: Asked) -> Settings:
-    """The settings without ports chosen; raises `SettingsError` or `MissingDependency`."""
+    """The settings without ports chosen; raises `SettingsError`."""
     settings = load_settings(
         asked.config,
         flags={
@@ -70,7 +73,6 @@ def plan_settings(asked: Asked) -> Settings:
         },
     )
     models = _models(asked, settings)
-    _refuse_simulated(models)
     changes: dict[str, Any] = {"models": models}
     if "namespace" not in settings.redis.model_fields_set:
         changes["redis"] = settings.redis.model_copy(
@@ -125,6 +127,11 @@ def _adjusted(spec: ModelSpec, asked: Asked) -> ModelSpec:
     changes: dict[str, Any] = {}
     if asked.engine is not None:
         changes["engine"] = asked.engine
+    if asked.engine_args:
+        changes["engine_args"] = dict(spec.engine_args) | dict(asked.engine_args)
+    if "simulated" in (asked.engine, spec.engine) and spec in DEMO_MODELS:
+        # The demonstration's sizes are for its weights on a CPU; the profile brings its own.
+        changes |= {"block_size": None, "kv_cache_memory": None, "max_model_len": None}
     if asked.device is not None:
         changes["device"] = asked.device
     if asked.workers is not None:
@@ -139,6 +146,7 @@ def _adjusted(spec: ModelSpec, asked: Asked) -> ModelSpec:
 
 def _one_model(asked: Asked, source: str) -> ModelSpec:
     device = asked.device or "cpu"
+    on_cpu = device == "cpu" and asked.engine != "simulated"
     try:
         return ModelSpec(
             name=asked.served_name or _served_name(source),
@@ -146,8 +154,9 @@ def _one_model(asked: Asked, source: str) -> ModelSpec:
             engine=asked.engine or "vllm",
             device=device,
             workers=1 if asked.workers is None else asked.workers,
-            block_size=_CPU_BLOCK_SIZE if device == "cpu" else None,
-            kv_cache_memory=_KV_CACHE_MEMORY if device == "cpu" else None,
+            block_size=_CPU_BLOCK_SIZE if on_cpu else None,
+            kv_cache_memory=_KV_CACHE_MEMORY if on_cpu else None,
+            engine_args=dict(asked.engine_args),
         )
     except ValidationError as error:
         faults = "; ".join(
@@ -168,13 +177,3 @@ def _served_name(source: str) -> str:
     path = Path(source).expanduser()
     looks_local = source.startswith((".", "/", "~")) or path.is_dir()
     return path.resolve().name if looks_local else source
-
-
-def _refuse_simulated(models: tuple[ModelSpec, ...]) -> None:
-    for spec in models:
-        if spec.engine == "simulated":
-            raise MissingDependency(
-                f"model {spec.name!r} asks for the simulated engine, "
-                "which comes with a later version",
-                advice="Use `--engine vllm`; the demonstration models are small enough for a CPU.",
-            )

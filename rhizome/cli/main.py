@@ -22,6 +22,7 @@ from rhizome.cli import (
     loadtest,
     router,
     scale,
+    simulated_workers,
     status,
     up,
     worker,
@@ -44,6 +45,7 @@ _COMMANDS = (
     batch,
     calibrate,
     loadtest,
+    simulated_workers,
 )
 
 

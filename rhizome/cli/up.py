@@ -9,11 +9,7 @@ from typing import Annotated
 import typer
 
 from rhizome.cli.errors import explain
-
-
-class EngineName(StrEnum):
-    VLLM = "vllm"
-    SIMULATED = "simulated"
+from rhizome.cli.simulation import EngineName, simulated_arguments
 
 
 class DeviceName(StrEnum):
@@ -40,6 +36,12 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(min=0, max=10_000, help="Workers of each model.")
         ] = None,
         engine: Annotated[EngineName | None, typer.Option(help="What runs the model.")] = None,
+        profile: Annotated[
+            str | None, typer.Option(help="Simulated engine: a built-in profile or a file.")
+        ] = None,
+        speed_factor: Annotated[
+            float | None, typer.Option(help="Simulated engine: times as fast as its profile.")
+        ] = None,
         device: Annotated[DeviceName | None, typer.Option(help="What it runs on.")] = None,
         port: Annotated[
             int | None, typer.Option(min=1, max=65_535, help="Port of the API; 8000 unless set.")
@@ -70,6 +72,7 @@ def register(app: typer.Typer) -> None:
                 served_name=served_name,
                 workers=workers,
                 engine=None if engine is None else engine.value,
+                engine_args=simulated_arguments(profile=profile, speed_factor=speed_factor),
                 device=None if device is None else device.value,
             )
         )

@@ -12,6 +12,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
+from rhizome.cli.simulation import EngineName, simulated_arguments
 from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord
@@ -47,6 +48,13 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(help="Longest prompt plus completion, in tokens.")
         ] = None,
         block_size: Annotated[int | None, typer.Option(help="Tokens per KV block.")] = None,
+        engine: Annotated[EngineName | None, typer.Option(help="What runs the model.")] = None,
+        profile: Annotated[
+            str | None, typer.Option(help="Simulated engine: a built-in profile or a file.")
+        ] = None,
+        speed_factor: Annotated[
+            float | None, typer.Option(help="Simulated engine: times as fast as its profile.")
+        ] = None,
         engine_arg: Annotated[
             list[str] | None,
             typer.Option(help="One of the engine's own flags: NAME=VALUE. Repeat for more."),
@@ -60,7 +68,12 @@ def register(app: typer.Typer) -> None:
             "kv_cache_memory": kv_cache_memory,
             "max_model_len": max_model_len,
             "block_size": block_size,
-            "engine_args": _engine_args(engine_arg or []) or None,
+            "engine": None if engine is None else engine.value,
+            "engine_args": (
+                _engine_args(engine_arg or [])
+                | simulated_arguments(profile=profile, speed_factor=speed_factor)
+            )
+            or None,
         }
         spec = _spec(settings, model, name, fields)
         from workers.lives import WorkerPlan

@@ -34,8 +34,7 @@ class Events:
         while await self._socket.poll(int(_QUIET_S * 1000)):
             _, sequence, payload = await self._socket.recv_multipart()
             self.sequences.append(int.from_bytes(sequence, "big"))
-            for event in msgspec.msgpack.decode(payload)[1]:
-                told.append(self._normal(event))
+            told += [self._normal(event) for event in msgspec.msgpack.decode(payload)[1]]
         return _joined(told)
 
     def _normal(self, event: dict[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,15 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+Fields = dict[str, Any]
 BLOCK = 32
 KV_BLOCKS = 40
 MAX_MODEL_LEN = 512
 MODEL = "m"
 ADAPTER = "l1"
-ONLY = {"allowed_token_ids": [300], "ignore_eos": True, "temperature": 0}
-FREE = {"ignore_eos": True, "temperature": 0}
-WARM = {"temperature": 0.8}
+ONLY: Fields = {"allowed_token_ids": [300], "ignore_eos": True, "temperature": 0}
+FREE: Fields = {"ignore_eos": True, "temperature": 0}
+WARM: Fields = {"temperature": 0.8}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def chat(name: str, *, exact: bool = False, headers: Any = None, **fields: Any) 
     return Row(name, "/v1/chat/completions", body, headers=headers or {}, exact=exact)
 
 
-USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-CONTINUOUS = {"include_usage": True, "continuous_usage_stats": True}
+USAGE: Fields = {"stream": True, "stream_options": {"include_usage": True}}
+CONTINUOUS: Fields = {"include_usage": True, "continuous_usage_stats": True}
 TOOL = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
@@ -169,7 +170,7 @@ COMPLETIONS = (
     completion("stopped_by_id", "Rivers", stop_token_ids=[300], **ONLY, exact=True),
     completion("stopped_streamed", "Rivers", stop_token_ids=[300], **USAGE, **ONLY, exact=True),
     completion(
-        "minimum", "Rivers", min_tokens=3, stop_token_ids=[300], allowed_token_ids=[300, 301]
+        "minimum", "Rivers", min_tokens=3, stop=" e", exact=True, **ONLY | {"max_tokens": 9}
     ),
     completion("seeded", "Rivers are", seed=7, temperature=0.8),
     completion("stopped_by_text", "Rivers", stop=[" e e"], **ONLY | {"max_tokens": 9}, exact=True),
@@ -253,6 +254,7 @@ CACHE = (
     cached("long_kept", LONG),
     cached("exact_after_all", EXACTLY),
     cached("streamed", LONG, **USAGE),
+    cached("of_a_session", some_ids(110, 40), session_id="agent-1"),
     chat("cache_chat", messages=[{"role": "user", "content": "river " * 80}], **ONLY, exact=True),
     chat(
         "cache_chat_streamed",

@@ -5,7 +5,7 @@ import pytest
 
 from cluster.local.plan import DEMO_MODELS, Asked, choose_ports, plan_settings
 from cluster.local.ports import free_port
-from rhizome.errors import MissingDependency, PortInUse, SettingsError
+from rhizome.errors import PortInUse, SettingsError
 from rhizome.settings.load import load_settings
 
 HOST = "127.0.0.1"
@@ -59,10 +59,12 @@ def test_a_served_name_without_a_model_is_refused() -> None:
         plan_settings(Asked(served_name="x"))
 
 
-def test_the_simulated_engine_is_announced_for_later() -> None:
-    with pytest.raises(MissingDependency, match="later version") as caught:
-        plan_settings(Asked(engine="simulated"))
-    assert "--engine vllm" in caught.value.advice
+def test_the_simulated_engine_brings_its_own_sizes_to_the_demonstrations() -> None:
+    asked = Asked(engine="simulated", engine_args={"profile": "llama-3.1-8b-h100"})
+    for spec in plan_settings(asked).models:
+        assert spec.engine == "simulated"
+        assert spec.engine_args == {"profile": "llama-3.1-8b-h100"}
+        assert (spec.block_size, spec.kv_cache_memory, spec.max_model_len) == (None, None, None)
 
 
 def test_two_names_have_two_namespaces_on_a_shared_redis() -> None:

@@ -1,0 +1,24 @@
+"""The simulated engine's flags, as commands take them, in the form that a model spec keeps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class EngineName(StrEnum):
+    VLLM = "vllm"
+    SIMULATED = "simulated"
+
+
+def simulated_arguments(
+    *,
+    profile: str | None = None,
+    speed_factor: float | None = None,
+    kv_blocks: int | None = None,
+    faults: bool = False,
+) -> dict[str, Any]:
+    """The flags that were given, as `engine_args`."""
+    flags = {"profile": profile, "speed-factor": speed_factor, "kv-blocks": kv_blocks}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    return given | ({"faults": True} if faults else {})
