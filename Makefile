@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu clean
+.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu bench-compare clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,13 +22,16 @@ up: setup ## Run the demonstration cluster in the foreground (Ctrl-C ends it)
 	@$(BIN)/rhizome up
 
 test: setup ## Fast suite: units, properties, contracts, and integration on real servers
-	@$(PYTEST) -q -m "not engine and not e2e"
+	@$(PYTEST) -q -m "not engine and not e2e and not clients"
 
 test-engine: setup ## Tests that start real vLLM engines
 	@$(PYTEST) -q -m engine
 
 test-e2e: setup ## Tests against a whole running cluster
 	@$(PYTEST) -q -m e2e
+
+test-clients: setup ## Other projects' benchmark clients against the router (installs them)
+	@$(PYTEST) -q -m clients
 
 check: setup ## Lint, format, types, import contracts, the tree's own rules
 	@$(BIN)/ruff check .
@@ -54,6 +57,9 @@ bench-calibration-cpu: setup ## Simulated against real vLLM on this machine (ten
 
 bench-prefix: setup ## Measure a second turn on the right and on a wrong worker (needs `make up`)
 	@$(BIN)/python -m tools.bench_affinity
+
+bench-compare: setup ## Compare Rhizome with other routers on simulated workers (15 minutes)
+	@$(BIN)/python -m loadtest.comparison $(ARGS)
 
 clean: ## Remove .venv, builds and caches
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -103,7 +103,7 @@ async def run_cell(cell: Cell, course: Course, watch: Watch) -> CellResult:
         log = course.logs / f"{cell.contender.name.replace('/', '-')}.log"
         url = f"http://{HOST}:{ports.api}"
         async with Program(cell.contender.name, command, log, clock) as router:
-            await router.until(lambda: _serves(url, fleet.place.model), _ROUTER_READY_S)
+            await router.until(lambda: serves(url, fleet.place.model), _ROUTER_READY_S)
             await clock.sleep(_SETTLE_S)
             stand = Stand(fleet, router, url)
             return await _measure(cell, course, stand, watch)
@@ -188,7 +188,7 @@ def _free_ports() -> Ports:
     return Ports(api, free_port(HOST, frozenset({api})))
 
 
-async def _serves(url: str, model: str) -> bool:
+async def serves(url: str, model: str) -> bool:
     """Whether the router lists the model."""
     timeout = aiohttp.ClientTimeout(total=_PROBE_S)
     try:

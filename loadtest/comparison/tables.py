@@ -1,82 +1,119 @@
-"""The table of a comparison, as Markdown."""
+"""The tables of a comparison, in words, and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from loadtest.comparison.results import ComparisonResult, Row, rows_of
 
-_HEADS = (
-    ("contender", "---"),
-    ("TTFT mean", "---:"),
-    ("p50", "---:"),
-    ("p99 (ms)", "---:"),
-    ("TPOT mean", "---:"),
-    ("p99 (ms)", "---:"),
-    ("goodput", "---:"),
-    ("cached", "---:"),
-    ("requests max/mean", "---:"),
-    ("computed tokens max/mean", "---:"),
-    ("errors", "---:"),
-    ("router CPU ms/request", "---:"),
+HEADS = (
+    "contender",
+    "TTFT mean, ms",
+    "p50",
+    "p99",
+    "TPOT mean, ms",
+    "p50",
+    "p99",
+    "goodput",
+    "cached",
+    "requests max/mean",
+    "computed tokens max/mean",
+    "errors",
+    "router CPU, ms/request",
+)
+READING = (
+    "Loads are shares of the highest rate that Rhizome's round robin carries. Latencies are of"
+    " requests answered whole, medians over the runs; goodput is the share of all requests answered"
+    " within the promised latencies; max/mean is over the workers, by the engines' own counters."
+    " Router, engines and client share the machine's cores."
 )
 
 
-def markdown_of(result: ComparisonResult) -> str:
-    """All rows by workload and load, and what has to be known to read them."""
+@dataclass(frozen=True)
+class Table:
+    """One workload under one load."""
+
+    workload: str
+    level: float
+    title: str
+    rows: list[Row]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The cells of each row, under `HEADS`."""
+        return [_cells(row) for row in self.rows]
+
+
+def tables_of(result: ComparisonResult) -> list[Table]:
+    """By workload as they were run, loads ascending."""
     rows = rows_of(result.cells)
+    tables = []
+    for workload in dict.fromkeys(row.workload for row in rows):
+        for level in sorted({row.level for row in rows if row.workload == workload}):
+            its = [row for row in rows if (row.workload, row.level) == (workload, level)]
+            title = (
+                f"{level:g} of the knee: {its[0].rate_per_s:.3g} requests/s,"
+                f" {its[0].requests} requests in {its[0].runs} run(s)"
+            )
+            tables.append(Table(workload, level, title, its))
+    return tables
+
+
+def facts_of(result: ComparisonResult) -> str:
+    """What was compared where, in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    lines = [
-        f"# Comparison: {result.name}",
-        "",
-        f"{result.worker_count} simulated workers, profile `{result.profile}` at speed"
-        f" {result.speed:g}; {versions}; {result.machine.cores} cores, {result.machine.system}.",
-        f"Took {result.took_s / 60:.1f} min: `{result.command}`",
-        "",
-        "Loads are shares of the highest rate that Rhizome's round robin carries. Latencies are of"
-        " requests answered whole, medians over the runs; goodput is the share of all requests"
-        " answered within the promised latencies. Router, engines and client share the cores.",
+    return (
+        f"{result.worker_count} simulated workers of profile {result.profile} at speed"
+        f" {result.speed:g}; {versions}; {result.machine.cores} cores, {result.machine.system},"
+        f" Python {result.machine.python}; took {result.took_s / 60:.1f} min"
+    )
+
+
+def not_counted(result: ComparisonResult) -> list[str]:
+    """Runs that gave nothing, or that the client or the machine may have made."""
+    invalid = [
+        f"{cell.workload} x{cell.level:g} {cell.contender}: {'; '.join(cell.invalid_because)}"
+        for cell in result.cells
+        if not cell.valid
     ]
+    return [*result.faults, *invalid]
+
+
+def markdown_of(result: ComparisonResult) -> str:
+    """Everything but the charts."""
+    lines = [f"# Routers compared: {result.name}", "", facts_of(result), ""]
+    lines += [f"`{result.command}`", "", READING]
     if result.note:
         lines += ["", result.note]
     if result.partial:
         lines += ["", "**Partial: the comparison was stopped before its end.**"]
-    for workload in dict.fromkeys(row.workload for row in rows):
-        lines += ["", f"## {workload}"]
-        for level in sorted({row.level for row in rows if row.workload == workload}):
-            its = [row for row in rows if (row.workload, row.level) == (workload, level)]
-            lines += ["", *_table(level, its)]
-    invalid = [cell for cell in result.cells if not cell.valid]
-    if invalid or result.faults:
-        lines += ["", "## Runs that do not count", ""]
-        lines += [f"- {fault}" for fault in result.faults]
-        for cell in invalid:
-            reasons = "; ".join(cell.invalid_because)
-            lines.append(f"- {cell.workload} x{cell.level:g} {cell.contender}: {reasons}")
+    workload = ""
+    for table in tables_of(result):
+        if table.workload != workload:
+            workload = table.workload
+            lines += ["", f"## {workload}"]
+        lines += ["", table.title, "", *_markdown_table(table)]
+    if missing := not_counted(result):
+        lines += ["", "## Runs that do not count", "", *(f"- {one}" for one in missing)]
     return "\n".join(lines) + "\n"
 
 
-def _table(level: float, rows: Sequence[Row]) -> list[str]:
-    rate = rows[0].rate_per_s
+def _markdown_table(table: Table) -> list[str]:
+    rules = ["---", *["---:"] * (len(HEADS) - 1)]
+    return [_joined(HEADS), _joined(rules), *(_joined(line) for line in table.lines)]
+
+
+def _joined(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Row) -> list[str]:
+    mark = "" if row.runs_valid else " (not valid)"
     return [
-        f"{level:g} of the knee, {rate:.3g} requests/s,"
-        f" {rows[0].requests} requests in {rows[0].runs} run(s)",
-        "",
-        "| " + " | ".join(head for head, _ in _HEADS) + " |",
-        "| " + " | ".join(line for _, line in _HEADS) + " |",
-        *(_line(row) for row in rows),
-    ]
-
-
-def _line(row: Row) -> str:
-    mark = "" if row.runs_valid else " (invalid)"
-    cells = [
         row.contender + mark,
-        _ms(row.ttft_ms_mean),
-        _ms(row.ttft_ms_p50),
-        _ms(row.ttft_ms_p99),
-        _ms(row.tpot_ms_mean),
-        _ms(row.tpot_ms_p99),
+        *map(_ms, (row.ttft_ms_mean, row.ttft_ms_p50, row.ttft_ms_p99)),
+        *map(_ms, (row.tpot_ms_mean, row.tpot_ms_p50, row.tpot_ms_p99)),
         f"{row.goodput_share:.1%}",
         "-" if row.cached_ratio is None else f"{row.cached_ratio:.1%}",
         f"{row.requests_max_over_mean:.2f}",
@@ -84,7 +121,6 @@ def _line(row: Row) -> str:
         str(row.errors),
         f"{row.router_cpu_ms_per_request:.2f}",
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def _ms(value: float | None) -> str:

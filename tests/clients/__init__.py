@@ -1,0 +1,1 @@
+"""Other projects' benchmark clients, unmodified, against the router and simulated workers."""
