@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -18,7 +17,6 @@ from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import RouterSettings
 from router.admission.classes import Priority
 from router.fleet import Fleet, Target, targets_of
-from router.prefix.credit import credited_tokens
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.relay.scanner import Usage
@@ -26,7 +24,8 @@ from router.scheduling.filters import with_room
 from router.scheduling.load import LoadBook, Receipt
 from router.scheduling.prediction import uncached_tokens
 from router.scheduling.speeds import LearnedSpeeds
-from router.scheduling.types import Candidate, Choice, Policy, RoutingRequest
+from router.scheduling.types import Choice, Policy, RoutingRequest
+from router.standings import Sources, Standings
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER_LOADING_S = 5.0
@@ -73,7 +72,7 @@ class Assignment:
         return max(0.0, self.assigned_at_s - self.job.entered_at_s)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatcher:
     """Places jobs on targets."""
 
@@ -87,6 +86,11 @@ class Dispatcher:
     rng: Random
     _presumed: list[tuple[float, int, Receipt]] = field(default_factory=list)
     """When the prompts of answers that are not streamed are presumed done, soonest first."""
+    _standings: Standings = field(init=False)
+
+    def __post_init__(self) -> None:
+        sources = Sources(self.fleet, self.index, self.book, self.speeds, self.settings.admission)
+        self._standings = Standings(sources)
 
     def joined(self, record: WorkerRecord) -> None:
         """A fleet listener: a worker is judged like others of its model until it is known."""
@@ -115,25 +119,18 @@ class Dispatcher:
 
     def has_room(self, model: str, priority: Priority) -> bool:
         """Whether some worker could take one more request of this class."""
-        return any(
-            self._in_flight(target) < self._room(target, priority)
-            for target in self.fleet.eligible(model)
-        )
+        return self._standings.of(model).has_room(priority)
 
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
         now_s = self.clock.monotonic_s()
-        targets = {
-            target.target_id: target
-            for target in self.fleet.eligible(job.model)
-            if target.record.worker_id not in job.excluded
-        }
-        candidates = with_room(list(self._candidates(job, targets.values(), now_s)))
+        board = self._standings.of(job.model)
+        candidates = with_room(board.candidates(job.prompt, job.priority, job.excluded, now_s))
         if not candidates:
             return None
-        request = _request(job, targets[candidates[0].worker_id])
+        request = _request(job, board.targets[0])
         choice = self.policy.choose(request, candidates, self.rng)
-        target, candidate = targets[choice.worker_id], choice.chosen.candidate
+        target, candidate = board.target(choice.worker_id), choice.chosen.candidate
         receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
         self._predict(job.prompt, target, now_s)
         if not job.streamed:
@@ -147,6 +144,7 @@ class Dispatcher:
         while self._presumed and self._presumed[0][0] <= now_s:
             self.book.first_byte(heapq.heappop(self._presumed)[2])
         self.index.expire(now_s)
+        self._standings.refresh()
         leaked = self.book.sweep(now_s, 2 * self.settings.relay.total_timeout_s)
         if leaked:
             _log.error("%d receipts were never given back: %s", len(leaked), leaked[:3])
@@ -189,42 +187,6 @@ class Dispatcher:
             if record.model == model
             for target in targets_of(record)
         )
-
-    def _in_flight(self, target: Target) -> int:
-        return self.book.in_flight(target.target_id) + self.fleet.elsewhere(target)
-
-    def _room(self, target: Target, priority: Priority) -> int:
-        admission = self.settings.admission
-        room = min(
-            admission.in_flight_max_per_worker,
-            target.record.max_num_seqs or admission.in_flight_max_per_worker,
-        )
-        if priority is Priority.BATCH:
-            return int(room * admission.batch_share)
-        return room
-
-    def _candidates(self, job: Job, targets: Iterable[Target], now_s: float) -> Iterator[Candidate]:
-        """What is known of each target; the prompt is matched once per block size in use."""
-        prompt = job.prompt
-        matches: dict[int, dict[str, int]] = {}
-        for target in targets:
-            target_id, block_size = target.target_id, target.record.block_size
-            per_block = prompt.block_tokens(block_size)
-            if per_block not in matches:
-                matches[per_block] = self.index.match(prompt.hashes(block_size), now_s)
-            blocks = matches[per_block].get(target_id, 0)
-            load = self.fleet.load(target)
-            yield Candidate(
-                worker_id=target_id,
-                match_tokens=credited_tokens(blocks, per_block, prompt.tokens),
-                in_flight=self._in_flight(target),
-                in_flight_max=self._room(target, job.priority),
-                queued_tokens=self.book.queued_tokens(target_id),
-                prefill_tokens_per_s=self.speeds.prefill_tokens_per_s(target_id),
-                overhead_ms=self.speeds.overhead_ms(target_id),
-                decode_step_ms=self.speeds.decode_step_ms(target_id),
-                kv_usage=load.kv_usage if load is not None else 0.0,
-            )
 
     def _predict(self, prompt: Prompt, target: Target, now_s: float) -> None:
         prefix = self.settings.prefix

@@ -99,6 +99,10 @@ class Fleet:
         self._workers: dict[str, _Worker] = {}
         self._draining: frozenset[str] = frozenset()
         self._models_seen: dict[str, None] = {}
+        self.generation = 0
+        """Counts up whenever `eligible` may give other targets than before."""
+        self.changed: set[str] = set()
+        """Targets with a new load report, for a reader that empties it."""
 
     def listen(self, listener: FleetListener) -> None:
         """Adds a listener; it is told of the workers already here."""
@@ -120,12 +124,14 @@ class Fleet:
                 self._tell_left(worker)
             worker = self._workers[record.worker_id] = _Worker(record, targets_of(record))
         self._remember(record.model)
+        self.generation += 1
         self._announce(worker)
 
     def remove(self, worker_id: str, reason: str, now_s: float) -> None:
         """Forgets a worker (lease ended, withdrawn, removed by hand)."""
         worker = self._workers.pop(worker_id, None)
         if worker is not None:
+            self.generation += 1
             self._tell_left(worker)
 
     def probe(self, worker_id: str, ok: bool, now_s: float, detail: str = "") -> None:
@@ -134,17 +140,20 @@ class Fleet:
         if worker is None:
             return
         if ok:
+            self.generation += worker.suspended
             worker.failures, worker.suspended, worker.detail = 0, False, ""
             return
         worker.failures += 1
         worker.detail = detail
         if worker.failures >= self._failures_to_suspend:
+            self.generation += not worker.suspended
             worker.suspended = True
 
     def dispatch_failed(self, worker_id: str, incarnation: str, detail: str) -> None:
         """A request could not reach the worker: nothing new goes there until a probe succeeds."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.record.incarnation == incarnation:
+            self.generation += not worker.suspended
             worker.suspended, worker.detail = True, detail
 
     def report(self, target_id: str, load: EngineLoad, now_s: float) -> None:
@@ -155,9 +164,11 @@ class Fleet:
         worker.loads[target_id] = load
         there = load.running + load.waiting
         worker.elsewhere[target_id] = max(0, there - self._own_in_flight(target_id))
+        self.changed.add(target_id)
 
     def drain(self, worker_ids: frozenset[str]) -> None:
         """The workers that shall get nothing new; replaces the set given before."""
+        self.generation += worker_ids != self._draining
         self._draining = worker_ids
 
     def load(self, target: Target) -> EngineLoad | None:

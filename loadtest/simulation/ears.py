@@ -1,4 +1,4 @@
-"""Who is told what the router's parts have to say: of turns that come, of workers that come and go."""
+"""Who hears of turns that come, and of workers that come and go."""
 
 from __future__ import annotations
 

@@ -27,12 +27,17 @@ from dataclasses import dataclass, field
 from itertools import islice, repeat
 from operator import or_
 
+import numpy as np
+import numpy.typing as npt
+
 from router.prefix.prediction import Predictions
 
 BLOCK_BYTES = 108
 """Memory of one block in the truth, whoever holds it, at the worst (tools/bench_index.py)."""
 HOLDING_BYTES = 64
 """Memory of one block of one target in the truth, at the worst."""
+
+Ints = npt.NDArray[np.int64]
 
 _EVICT_AT_LEAST = 64
 _MASKS_SHARED_MAX = 4096
@@ -64,6 +69,8 @@ class PrefixIndex:
         self._holdings = 0
         self._suspended = 0
         self._predictions = Predictions()
+        self.generation = 0
+        """Counts up whenever a target is added or removed."""
 
     @property
     def bytes_used(self) -> int:
@@ -81,6 +88,7 @@ class PrefixIndex:
             slot = heapq.heappop(self._free_slots) if self._free_slots else len(self._holders)
             holder = _Holder(target, slot, 1 << slot, blocks_max)
             self._holders[target] = self._by_slot[slot] = holder
+            self.generation += 1
         holder.blocks_max = blocks_max
         self._enforce_blocks_max(holder)
 
@@ -92,6 +100,7 @@ class PrefixIndex:
         if holder is not None:
             self._predictions.drop(holder.slot)
             del self._by_slot[holder.slot]
+            self.generation += 1
             heapq.heappush(self._free_slots, holder.slot)
 
     def store(self, target: str, hashes: Sequence[int]) -> None:
@@ -154,24 +163,30 @@ class PrefixIndex:
 
     def match(self, hashes: Sequence[int], now_s: float) -> dict[str, int]:
         """For each target, how many leading blocks it holds or is predicted to hold, if any."""
-        self._predictions.expire(now_s)
-        matched: dict[str, int] = {}
-        alive = last = -1
-        for depth, mask in enumerate(self._holders_along(hashes)):
-            if mask is last:
-                continue
-            last = mask
-            still = alive & mask
-            if still == alive:
-                continue
-            if depth:
-                self._note(alive ^ still, depth, matched)
-            if not still:
-                return matched
-            alive = still
-        if hashes:
-            self._note(alive, len(hashes), matched)
-        return matched
+        return {
+            holder.target: depth
+            for mask, depth in self._endings(hashes, now_s)
+            for holder in self._holders_in(mask)
+        }
+
+    def match_slots(self, hashes: Sequence[int], now_s: float) -> Ints:
+        """The same as one number for each slot (see `slot_of`), and a last one that is 0."""
+        depths = np.zeros(len(self._holders) + len(self._free_slots) + 1, np.int64)
+        for mask, depth in self._endings(hashes, now_s):
+            data = mask.to_bytes(mask.bit_length() + 7 >> 3, "little")
+            bits = np.unpackbits(
+                np.frombuffer(data, np.uint8), count=len(depths), bitorder="little"
+            )
+            depths[bits.view(np.bool_)] = depth
+        return depths
+
+    def slot_of(self, target: str) -> int:
+        """The target's place in what `match_slots` gives; -1, its last one, if there is none.
+
+        Good until a target is added or removed (`generation`).
+        """
+        holder = self._holders.get(target)
+        return holder.slot if holder is not None else -1
 
     def block_count(self, target: str) -> int:
         """Blocks that the target holds by the truth, suspended or not."""
@@ -213,9 +228,24 @@ class PrefixIndex:
             masks = map(or_, masks, map(predicted.get, hashes, repeat(0)))
         return masks
 
-    def _note(self, mask: int, depth: int, matched: dict[str, int]) -> None:
-        for holder in self._holders_in(mask):
-            matched[holder.target] = depth
+    def _endings(self, hashes: Sequence[int], now_s: float) -> Iterator[tuple[int, int]]:
+        """Masks of targets, none twice, with the number of leading blocks that they hold."""
+        self._predictions.expire(now_s)
+        alive = last = -1
+        for depth, mask in enumerate(self._holders_along(hashes)):
+            if mask is last:
+                continue
+            last = mask
+            still = alive & mask
+            if still == alive:
+                continue
+            if depth:
+                yield alive ^ still, depth
+            if not still:
+                return
+            alive = still
+        if hashes:
+            yield alive, len(hashes)
 
     def _holders_in(self, mask: int) -> Iterator[_Holder]:
         while mask:

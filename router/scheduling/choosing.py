@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 from random import Random
 
+import numpy as np
+
 from router.scheduling.prediction import predicted_ttft_ms
-from router.scheduling.types import Candidate, Choice, RoutingRequest, Scored
+from router.scheduling.types import (
+    SCORED_MAX,
+    Candidates,
+    Choice,
+    Floats,
+    RoutingRequest,
+    Scored,
+)
 
 
 class Reason(StrEnum):
@@ -30,32 +39,34 @@ class Reason(StrEnum):
     """A later one in the session's order, since those before it had too much to do."""
 
 
-def lowest(costs: Sequence[float], rng: Random, tolerance: float = 0.0) -> tuple[int, Reason]:
+def lowest(costs: Floats, rng: Random, tolerance: float = 0.0) -> tuple[int, Reason]:
     """The position of the lowest cost, drawn evenly among those within `tolerance` of it."""
-    best = min(costs)
     if len(costs) == 1:
         return 0, Reason.ONLY_CANDIDATE
-    tied = [at for at, cost in enumerate(costs) if cost <= best + tolerance]
+    tied = np.flatnonzero(costs <= costs.min() + tolerance)
     if len(tied) == 1:
-        return tied[0], Reason.LOWEST_COST
-    return rng.choice(tied), Reason.TIE
+        return int(tied[0]), Reason.LOWEST_COST
+    return int(tied[rng.randrange(len(tied))]), Reason.TIE
 
 
-def load_share(candidate: Candidate) -> float:
-    """Requests in flight relative to what the candidate may have; >= 0."""
-    return candidate.in_flight / max(1, candidate.in_flight_max)
+def load_shares(candidates: Candidates) -> Floats:
+    """Requests in flight relative to what each candidate may have; >= 0."""
+    shares: Floats = candidates.in_flight / np.maximum(1, candidates.in_flight_max)
+    return shares
 
 
 def choice(
-    request: RoutingRequest,
-    candidates: Sequence[Candidate],
-    costs: Sequence[float],
-    at: int,
-    reason: Reason,
+    request: RoutingRequest, candidates: Candidates, costs: Floats, at: int, reason: Reason
 ) -> Choice:
-    """The candidate at position `at`, with every candidate's cost to explain it."""
-    scored = tuple(
-        Scored(one, cost, predicted_ttft_ms(request, one))
-        for one, cost in zip(candidates, costs, strict=True)
-    )
-    return Choice(candidates[at].worker_id, reason.value, scored[at], scored)
+    """The candidate at position `at`, with the best ones' costs to explain it."""
+
+    def scored(place: int) -> Scored:
+        one = candidates[place]
+        return Scored(one, float(costs[place]), predicted_ttft_ms(request, one))
+
+    places: Iterable[int] = range(len(costs))
+    if len(costs) > SCORED_MAX:
+        best = set(np.argpartition(costs, SCORED_MAX - 1)[: SCORED_MAX - 1].tolist())
+        places = sorted(best | {at})
+    kept = {place: scored(place) for place in places}
+    return Choice(candidates.worker_ids[at], reason.value, kept[at], tuple(kept.values()))

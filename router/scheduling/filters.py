@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from router.scheduling.types import Candidate
+from router.scheduling.types import Candidates
 
 
-def with_room(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that may take one more request, in the order given; empty if all are full."""
-    return [one for one in candidates if one.in_flight < one.in_flight_max]
+def with_room(candidates: Candidates) -> Candidates:
+    """Those that may take one more request, in the order given; none if all are full."""
+    return candidates.where(candidates.in_flight < candidates.in_flight_max)

@@ -40,6 +40,8 @@ class LoadBook:
 
     def __init__(self) -> None:
         self._loads: dict[str, _Load] = {}
+        self.changed: set[str] = set()
+        """Targets whose load changed, for a reader that empties it."""
 
     def in_flight(self, target: str) -> int:
         """Dispatches to the target that have not been released; >= 0."""
@@ -58,6 +60,7 @@ class LoadBook:
         load = self._loads.setdefault(target, _Load())
         load.receipts.add(receipt)
         load.queued_tokens += uncached_tokens
+        self.changed.add(target)
         return receipt
 
     def first_byte(self, receipt: Receipt) -> None:
@@ -65,6 +68,7 @@ class LoadBook:
         if receipt.state is ReceiptState.PREFILL:
             self._loads[receipt.target].queued_tokens -= receipt.uncached_tokens
             receipt.state = ReceiptState.DECODE
+            self.changed.add(receipt.target)
 
     def release(self, receipt: Receipt) -> bool:
         """Gives the load back; True the first time, later calls change nothing."""
@@ -72,6 +76,7 @@ class LoadBook:
             return False
         self.first_byte(receipt)
         receipt.state = ReceiptState.RELEASED
+        self.changed.add(receipt.target)
         load = self._loads[receipt.target]
         load.receipts.remove(receipt)
         if not load.receipts:

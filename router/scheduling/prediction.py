@@ -1,21 +1,38 @@
-"""Predicted time to first token, the same for every policy."""
+"""Predicted time to first token, the same for every policy; of one candidate or of all at once."""
 
 from __future__ import annotations
 
-from router.scheduling.types import Candidate, RoutingRequest
+from typing import overload
+
+import numpy as np
+
+from router.scheduling.types import Candidate, Candidates, Floats, Ints, RoutingRequest
 
 
-def uncached_tokens(request: RoutingRequest, candidate: Candidate) -> int:
+@overload
+def uncached_tokens(request: RoutingRequest, candidate: Candidate) -> int: ...
+@overload
+def uncached_tokens(request: RoutingRequest, candidate: Candidates) -> Ints: ...
+def uncached_tokens(request: RoutingRequest, candidate: Candidate | Candidates) -> int | Ints:
     """Prompt tokens that the candidate would have to compute; at least 1, the last one."""
-    return max(1, request.prompt_tokens - candidate.match_tokens)
+    missing = request.prompt_tokens - candidate.match_tokens
+    return max(1, missing) if isinstance(missing, int) else np.maximum(1, missing)
 
 
-def wait_ms(candidate: Candidate) -> float:
+@overload
+def wait_ms(candidate: Candidate) -> float: ...
+@overload
+def wait_ms(candidate: Candidates) -> Floats: ...
+def wait_ms(candidate: Candidate | Candidates) -> float | Floats:
     """Time until the prompts queued at the candidate are prefilled; they go first."""
     return candidate.queued_tokens / candidate.prefill_tokens_per_s * 1000.0
 
 
-def prefill_ms(request: RoutingRequest, candidate: Candidate) -> float:
+@overload
+def prefill_ms(request: RoutingRequest, candidate: Candidate) -> float: ...
+@overload
+def prefill_ms(request: RoutingRequest, candidate: Candidates) -> Floats: ...
+def prefill_ms(request: RoutingRequest, candidate: Candidate | Candidates) -> float | Floats:
     """Time that the candidate needs for the request's own uncached tokens."""
     return uncached_tokens(request, candidate) / candidate.prefill_tokens_per_s * 1000.0
 

@@ -104,6 +104,8 @@ class LearnedSpeeds:
         self._targets: dict[str, _Estimates] = {}
         self._groups: dict[str, _Estimates] = {}
         self._group_of: dict[str, str] = {}
+        self.changed: set[str] = set()
+        """Targets that were observed, for a reader that empties it; their groups changed too."""
 
     def add(self, target: str, group: str) -> None:
         """Names the group (the model) whose typical speed stands in until the target's is known."""
@@ -127,6 +129,16 @@ class LearnedSpeeds:
     def decode_step_ms(self, target: str) -> float:
         """Time between two tokens of a sequence, within `DECODE_STEP_MS_RANGE`."""
         return self._decode_step(target).step_ms
+
+    def knows_first_token(self, target: str) -> bool:
+        """Whether prefill speed and overhead are the target's own and not its group's."""
+        own = self._targets.get(target)
+        return own is not None and own.first_token is not None
+
+    def knows_decode_step(self, target: str) -> bool:
+        """Whether the decode step is the target's own and not its group's."""
+        own = self._targets.get(target)
+        return own is not None and own.decode_step is not None
 
     def observe_first_token(
         self,
@@ -190,6 +202,7 @@ class LearnedSpeeds:
     def _own(self, target: str) -> _Estimates:
         """The one made first gives way beyond a bound: a late answer may be observed after its
         target was removed."""
+        self.changed.add(target)
         if target not in self._targets and len(self._targets) >= _TARGETS_MAX:
             del self._targets[next(iter(self._targets))]
         return self._targets.setdefault(target, _Estimates())

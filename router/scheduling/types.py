@@ -1,15 +1,25 @@
 """The vocabulary of a routing decision.
 
-Everything here is data. Policies take a `RoutingRequest` and `Candidate`s and return a `Choice`;
+Everything here is data. Policies take a `RoutingRequest` and `Candidates` and return a `Choice`;
 they know no clock, no I/O and no randomness but the generator they are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+SCORED_MAX = 8
+"""Candidates that a choice keeps, to explain itself: it lives as long as its request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,76 @@ class Candidate:
     """Learned first-token time of a prompt that is wholly cached, >= 0."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Candidates as columns: the fields of `Candidate`, one value a candidate.
+
+    With hundreds of workers, a decision costs a few array operations and not a few objects each.
+    The columns are the maker's own and may change after the decision: nobody keeps or writes them.
+    """
+
+    worker_ids: Sequence[str]
+    match_tokens: Ints
+    in_flight: Ints
+    in_flight_max: Ints
+    queued_tokens: Ints
+    prefill_tokens_per_s: Floats
+    decode_step_ms: Floats
+    kv_usage: Floats
+    overhead_ms: Floats
+
+    @staticmethod
+    def of(candidates: Iterable[Candidate]) -> Candidates:
+        """The same candidates, in the order given."""
+        rows = list(candidates)
+        return Candidates(
+            [one.worker_id for one in rows],
+            np.array([one.match_tokens for one in rows], np.int64),
+            np.array([one.in_flight for one in rows], np.int64),
+            np.array([one.in_flight_max for one in rows], np.int64),
+            np.array([one.queued_tokens for one in rows], np.int64),
+            np.array([one.prefill_tokens_per_s for one in rows], np.float64),
+            np.array([one.decode_step_ms for one in rows], np.float64),
+            np.array([one.kv_usage for one in rows], np.float64),
+            np.array([one.overhead_ms for one in rows], np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.worker_ids)
+
+    def __getitem__(self, at: int) -> Candidate:
+        return Candidate(
+            worker_id=self.worker_ids[at],
+            match_tokens=int(self.match_tokens[at]),
+            in_flight=int(self.in_flight[at]),
+            in_flight_max=int(self.in_flight_max[at]),
+            queued_tokens=int(self.queued_tokens[at]),
+            prefill_tokens_per_s=float(self.prefill_tokens_per_s[at]),
+            decode_step_ms=float(self.decode_step_ms[at]),
+            kv_usage=float(self.kv_usage[at]),
+            overhead_ms=float(self.overhead_ms[at]),
+        )
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return (self[at] for at in range(len(self)))
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Candidates:
+        """Those that the mask names, in the same order."""
+        if chosen.all():
+            return self
+        return Candidates(
+            [self.worker_ids[at] for at in np.flatnonzero(chosen)],
+            self.match_tokens[chosen],
+            self.in_flight[chosen],
+            self.in_flight_max[chosen],
+            self.queued_tokens[chosen],
+            self.prefill_tokens_per_s[chosen],
+            self.decode_step_ms[chosen],
+            self.kv_usage[chosen],
+            self.overhead_ms[chosen],
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """A candidate with the parts of its cost, kept to explain the decision."""
@@ -71,14 +151,13 @@ class Choice:
     """A bounded set of snake-case words, fit for a metric label, e.g. `lowest_cost`."""
     chosen: Scored
     scored: tuple[Scored, ...]
-    """All candidates, in the order given."""
+    """The candidates of lowest cost, `SCORED_MAX` at most and the chosen one among them, in the
+    order given."""
 
 
 class Policy(Protocol):
-    """Picks one candidate. Never raises for a non-empty sequence of valid candidates."""
+    """Picks one candidate. Never raises if there is one and all are valid."""
 
     name: str
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice: ...
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from typing import get_args
 
@@ -14,7 +15,7 @@ from rhizome.settings.tree import PolicyName
 from router.scheduling.choosing import Reason
 from router.scheduling.policies import POLICY_NAMES, build_policy
 from router.scheduling.prediction import predicted_ttft_ms
-from router.scheduling.types import Candidate, RoutingRequest
+from router.scheduling.types import SCORED_MAX, Candidate, Candidates, RoutingRequest
 
 
 def candidates_for(prompt_tokens: int) -> st.SearchStrategy[list[Candidate]]:
@@ -76,7 +77,7 @@ def test_a_given_candidate_is_chosen_and_explained(
     name: str, decision: tuple[RoutingRequest, list[Candidate]], seed: int
 ) -> None:
     request, candidates = decision
-    choice = build_policy(name).choose(request, candidates, Random(seed))
+    choice = build_policy(name).choose(request, Candidates.of(candidates), Random(seed))
     assert [scored.candidate for scored in choice.scored] == candidates
     assert choice.chosen in choice.scored
     assert choice.worker_id == choice.chosen.candidate.worker_id
@@ -96,26 +97,38 @@ def test_one_seed_gives_one_series_of_choices(
     series = []
     for _ in range(2):
         policy, rng = build_policy(name), Random(7)
-        series.append([policy.choose(request, candidates, rng).worker_id for _ in range(5)])
+        series.append(
+            [policy.choose(request, Candidates.of(candidates), rng).worker_id for _ in range(5)]
+        )
     assert series[0] == series[1]
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_equal_candidates_are_used_evenly(name: str) -> None:
     policy, rng = build_policy(name), Random(1)
-    candidates, rounds = equal_candidates(8), 4000
+    candidates, rounds = Candidates.of(equal_candidates(8)), 4000
     taken = Counter(
         policy.choose(a_request(number), candidates, rng).worker_id for number in range(rounds)
     )
     expected = rounds / len(candidates)
-    chi_square = sum((taken[one.worker_id] - expected) ** 2 / expected for one in candidates)
+    chi_square = sum((taken[name] - expected) ** 2 / expected for name in candidates.worker_ids)
     assert chi_square < 24.3  # the 0.1 % point for 7 degrees of freedom
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 def test_the_only_candidate_is_chosen_even_if_it_is_full(name: str) -> None:
     full = Candidate("w", 0, 9, 8, 10**6, 1.0, 1.0, kv_usage=1.0)
-    assert build_policy(name).choose(a_request(), [full], Random(1)).worker_id == "w"
+    assert build_policy(name).choose(a_request(), Candidates.of([full]), Random(1)).worker_id == "w"
+
+
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_a_choice_among_many_explains_itself_by_the_best_and_the_chosen(name: str) -> None:
+    many = [replace(one, in_flight=n % 7) for n, one in enumerate(equal_candidates(50))]
+    choice = build_policy(name).choose(a_request(), Candidates.of(many), Random(1))
+    assert choice.chosen in choice.scored
+    assert len(choice.scored) <= SCORED_MAX
+    places = [many.index(scored.candidate) for scored in choice.scored]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)

@@ -20,12 +20,11 @@ speeds; the draw among them keeps equal workers evenly used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 from router.scheduling.choosing import choice, lowest
 from router.scheduling.prediction import prefill_ms, wait_ms
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest
 
 PREFILL_WEIGHT = 0.02
 DECODE_WEIGHT = 0.25
@@ -38,17 +37,16 @@ class CostPolicy:
 
     name = "cost"
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
-        costs = [cost_ms(request, one) for one in candidates]
-        at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * min(costs))
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
+        costs = cost_ms(request, candidates)
+        at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
         return choice(request, candidates, costs, at, reason)
 
 
-def cost_ms(request: RoutingRequest, candidate: Candidate) -> float:
-    """The formula above; > 0."""
-    in_flight = candidate.in_flight
-    own = prefill_ms(request, candidate) * (1.0 + PREFILL_WEIGHT * in_flight)
-    decode = DECODE_WEIGHT * in_flight * candidate.decode_step_ms
-    return candidate.overhead_ms + wait_ms(candidate) + own + decode
+def cost_ms(request: RoutingRequest, candidates: Candidates) -> Floats:
+    """The formula above, for each candidate; > 0."""
+    in_flight = candidates.in_flight
+    own = prefill_ms(request, candidates) * (1.0 + PREFILL_WEIGHT * in_flight)
+    decode = DECODE_WEIGHT * in_flight * candidates.decode_step_ms
+    total: Floats = candidates.overhead_ms + wait_ms(candidates) + own + decode
+    return total

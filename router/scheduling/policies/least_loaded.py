@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
-from router.scheduling.choosing import choice, load_share, lowest
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.choosing import choice, load_shares, lowest
+from router.scheduling.types import Candidates, Choice, RoutingRequest
 
 
 class LeastLoadedPolicy:
@@ -14,9 +13,7 @@ class LeastLoadedPolicy:
 
     name = "least_loaded"
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
-        costs = [load_share(one) for one in candidates]
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
+        costs = load_shares(candidates)
         at, reason = lowest(costs, rng)
         return choice(request, candidates, costs, at, reason)

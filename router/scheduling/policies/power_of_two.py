@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
-from router.scheduling.choosing import Reason, choice, load_share, lowest
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.choosing import Reason, choice, load_shares, lowest
+from router.scheduling.types import Candidates, Choice, RoutingRequest
 
 
 class PowerOfTwoPolicy:
@@ -14,12 +13,10 @@ class PowerOfTwoPolicy:
 
     name = "power_of_two"
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
-        costs = [load_share(one) for one in candidates]
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
+        costs = load_shares(candidates)
         drawn = rng.sample(range(len(candidates)), min(2, len(candidates)))
-        within, reason = lowest([costs[at] for at in drawn], rng)
+        within, reason = lowest(costs[drawn], rng)
         if reason is Reason.LOWEST_COST:
             reason = Reason.BETTER_OF_TWO
         return choice(request, candidates, costs, drawn[within], reason)

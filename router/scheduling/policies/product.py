@@ -6,12 +6,13 @@ and none to say what a queue costs in time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
+
+import numpy as np
 
 from router.scheduling.choosing import choice, lowest
 from router.scheduling.prediction import uncached_tokens
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.types import Candidates, Choice, RoutingRequest
 
 
 class ProductPolicy:
@@ -19,12 +20,8 @@ class ProductPolicy:
 
     name = "product"
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
-        costs = [
-            float((uncached_tokens(request, one) + one.queued_tokens) * (one.in_flight + 1))
-            for one in candidates
-        ]
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
+        work = uncached_tokens(request, candidates) + candidates.queued_tokens
+        costs = (work * (candidates.in_flight + 1)).astype(np.float64)
         at, reason = lowest(costs, rng)
         return choice(request, candidates, costs, at, reason)

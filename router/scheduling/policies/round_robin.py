@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
+import numpy as np
+
 from router.scheduling.choosing import Reason, choice
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.types import Candidates, Choice, RoutingRequest
 
 _REMEMBERED_MAX = 16_384
 
@@ -24,16 +25,14 @@ class RoundRobinPolicy:
         self._turn = 0
         self._last_turn: dict[str, int] = {}
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
-        turns = [self._last_turn.pop(one.worker_id, 0) for one in candidates]
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
+        turns = [self._last_turn.pop(name, 0) for name in candidates.worker_ids]
         at = turns.index(min(turns))
         self._turn += 1
-        for one, turn in zip(candidates, turns, strict=True):
-            self._last_turn[one.worker_id] = turn
-        self._last_turn[candidates[at].worker_id] = self._turn
+        for name, turn in zip(candidates.worker_ids, turns, strict=True):
+            self._last_turn[name] = turn
+        self._last_turn[candidates.worker_ids[at]] = self._turn
         while len(self._last_turn) > max(_REMEMBERED_MAX, len(candidates)):
             del self._last_turn[next(iter(self._last_turn))]
         reason = Reason.NEXT_IN_TURN if len(candidates) > 1 else Reason.ONLY_CANDIDATE
-        return choice(request, candidates, [float(turn) for turn in turns], at, reason)
+        return choice(request, candidates, np.array(turns, np.float64), at, reason)

@@ -9,13 +9,13 @@ plus one (the bound of consistent hashing with bounded loads, arXiv 1608.01350).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from router.scheduling.choosing import Reason, choice, load_share, lowest
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.choosing import Reason, choice, load_shares, lowest
+from router.scheduling.types import Candidates, Choice, RoutingRequest
 
 MEAN_FACTOR = 1.25
 PREFIX_BLOCKS = 16
@@ -26,21 +26,19 @@ class StickyPolicy:
 
     name = "sticky"
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
         key = _key(request)
-        weights = [xxh3_64_intdigest(key + one.worker_id.encode()) for one in candidates]
-        order = sorted(range(len(candidates)), key=weights.__getitem__, reverse=True)
-        costs = [0.0] * len(candidates)
-        for place, at in enumerate(order):
-            costs[at] = float(place)
-        most = MEAN_FACTOR * sum(one.in_flight for one in candidates) / len(candidates) + 1
-        for place, at in enumerate(order):
-            if candidates[at].in_flight < min(most, candidates[at].in_flight_max):
-                reason = Reason.HOME_SATURATED if place else Reason.HOME
-                return choice(request, candidates, costs, at, reason)
-        at, _ = lowest([load_share(one) for one in candidates], rng)
+        weights = [xxh3_64_intdigest(key + name.encode()) for name in candidates.worker_ids]
+        order = np.argsort(~np.array(weights, np.uint64), kind="stable")
+        costs = np.empty(len(order))
+        costs[order] = np.arange(len(order))
+        most = MEAN_FACTOR * candidates.in_flight.mean() + 1
+        free = candidates.in_flight < np.minimum(most, candidates.in_flight_max)
+        places = np.flatnonzero(free[order])
+        if len(places):
+            reason = Reason.HOME_SATURATED if places[0] else Reason.HOME
+            return choice(request, candidates, costs, int(order[places[0]]), reason)
+        at, _ = lowest(load_shares(candidates), rng)
         return choice(request, candidates, costs, at, Reason.HOME_SATURATED)
 
 

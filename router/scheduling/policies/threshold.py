@@ -7,11 +7,12 @@ prompt, and the least loaded if not. Kept to be compared with: it has a cliff at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
+import numpy as np
+
 from router.scheduling.choosing import Reason, choice, lowest
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.types import Candidates, Choice, RoutingRequest
 
 CACHE_THRESHOLD = 0.5
 BALANCE_ABS = 32
@@ -23,20 +24,15 @@ class ThresholdPolicy:
 
     name = "threshold"
 
-    def choose(
-        self, request: RoutingRequest, candidates: Sequence[Candidate], rng: Random
-    ) -> Choice:
-        loads = [float(one.in_flight) for one in candidates]
-        longest = max(one.match_tokens for one in candidates)
-        if max(loads) - min(loads) > BALANCE_ABS and max(loads) > BALANCE_REL * min(loads):
+    def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
+        loads = candidates.in_flight.astype(np.float64)
+        longest = candidates.match_tokens.max()
+        most, least = loads.max(), loads.min()
+        if most - least > BALANCE_ABS and most > BALANCE_REL * least:
             reason = Reason.IMBALANCE
         elif longest > CACHE_THRESHOLD * request.prompt_tokens:
             reason = Reason.PREFIX_MATCH
-            beyond = max(loads) + 1
-            loads = [
-                load if one.match_tokens == longest else load + beyond
-                for load, one in zip(loads, candidates, strict=True)
-            ]
+            loads[candidates.match_tokens != longest] += most + 1
         else:
             reason = Reason.NO_MATCH
         at, _ = lowest(loads, rng)

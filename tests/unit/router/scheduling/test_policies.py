@@ -9,7 +9,7 @@ from random import Random
 
 from router.scheduling.policies import build_policy
 from router.scheduling.policies.cost import cost_ms
-from router.scheduling.types import Candidate, Choice, RoutingRequest
+from router.scheduling.types import Candidate, Candidates, Choice, RoutingRequest
 
 PROMPT = RoutingRequest("r", "m", prompt_tokens=1000, block_hashes=list(range(62)))
 
@@ -29,7 +29,7 @@ def worker(
 
 
 def chosen(policy: str, *workers: Candidate, request: RoutingRequest = PROMPT) -> Choice:
-    return build_policy(policy).choose(request, workers, Random(1))
+    return build_policy(policy).choose(request, Candidates.of(workers), Random(1))
 
 
 def test_cost_goes_where_the_prefix_is() -> None:
@@ -53,7 +53,7 @@ def test_cost_knows_slow_workers() -> None:
 
 
 def test_cost_is_continuous_in_load() -> None:
-    costs = [cost_ms(PROMPT, worker("a", queued=tokens)) for tokens in range(5000)]
+    costs = cost_ms(PROMPT, Candidates.of(worker("a", queued=tokens) for tokens in range(5000)))
     steps = [after - before for before, after in pairwise(costs)]
     assert max(steps) < 1.001 * min(steps)
 
@@ -61,7 +61,8 @@ def test_cost_is_continuous_in_load() -> None:
 def test_cost_draws_among_nearly_equal_workers() -> None:
     policy, rng = build_policy("cost"), Random(1)
     nearly = replace(worker("b"), prefill_tokens_per_s=4030.0)
-    taken = Counter(policy.choose(PROMPT, [worker("a"), nearly], rng).worker_id for _ in range(400))
+    workers = Candidates.of([worker("a"), nearly])
+    taken = Counter(policy.choose(PROMPT, workers, rng).worker_id for _ in range(400))
     assert min(taken["a"], taken["b"]) > 150
 
 
@@ -70,13 +71,16 @@ def test_round_robin_is_fair_to_each_set_of_candidates() -> None:
     taken: Counter[str] = Counter()
     for _ in range(100):  # two models take turns; a shared position would always hit the same
         for models in (("a", "b"), ("c", "d")):
-            taken[policy.choose(PROMPT, [worker(n) for n in models], rng).worker_id] += 1
+            workers = Candidates.of(worker(n) for n in models)
+            taken[policy.choose(PROMPT, workers, rng).worker_id] += 1
     assert set(taken.values()) == {50}
 
 
 def test_round_robin_ignores_load_and_prefix() -> None:
     policy, rng = build_policy("round_robin"), Random(1)
-    workers = [worker("a", match=999, queued=10**6), worker("b", in_flight=60), worker("c")]
+    workers = Candidates.of(
+        [worker("a", match=999, queued=10**6), worker("b", in_flight=60), worker("c")]
+    )
     order = [policy.choose(PROMPT, workers, rng).worker_id for _ in range(6)]
     assert order == ["a", "b", "c", "a", "b", "c"]
 
@@ -88,7 +92,7 @@ def test_least_loaded_looks_at_load_relative_to_room() -> None:
 
 def test_power_of_two_never_takes_the_worst_of_all() -> None:
     policy, rng = build_policy("power_of_two"), Random(1)
-    workers = [worker("a", in_flight=1), worker("b", in_flight=2), worker("c", in_flight=3)]
+    workers = Candidates.of(worker(name, in_flight=n) for n, name in enumerate("abc"))
     taken = Counter(policy.choose(PROMPT, workers, rng).worker_id for _ in range(300))
     assert taken["c"] == 0
     assert taken["a"] > taken["b"] > 50

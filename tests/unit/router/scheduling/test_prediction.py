@@ -6,7 +6,7 @@ import pytest
 
 from router.scheduling.filters import with_room
 from router.scheduling.prediction import predicted_ttft_ms, uncached_tokens
-from router.scheduling.types import Candidate, RoutingRequest
+from router.scheduling.types import Candidate, Candidates, RoutingRequest
 
 
 def candidate(match: int = 0, queued: int = 0, in_flight: int = 0) -> Candidate:
@@ -31,5 +31,5 @@ def test_at_least_one_token_is_always_computed() -> None:
 
 def test_candidates_without_room_are_filtered_out() -> None:
     free, full, over = candidate(in_flight=3), candidate(in_flight=4), candidate(in_flight=5)
-    assert with_room([full, free, over]) == [free]
-    assert with_room([full]) == []
+    assert list(with_room(Candidates.of([full, free, over]))) == [free]
+    assert not with_room(Candidates.of([full]))

@@ -1,0 +1,213 @@
+"""What is known of each target, kept as columns, so that a decision need not ask all of them anew.
+
+One `Board` a model, a row for each eligible target. Fleet, load book and speeds name the targets
+whose numbers changed; only their rows are read again. When targets come, go or are suspended, the
+boards are made anew. Nothing here is a fact of its own: a board says what its sources would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rhizome.settings.tree import AdmissionSettings
+from router.admission.classes import Priority
+from router.fleet import Fleet, Target
+from router.prefix.credit import credited_tokens
+from router.prefix.index import PrefixIndex
+from router.prompt import Prompt
+from router.scheduling.load import LoadBook
+from router.scheduling.speeds import LearnedSpeeds
+from router.scheduling.types import Candidates, Floats, Ints
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who knows what the boards say."""
+
+    fleet: Fleet
+    index: PrefixIndex
+    book: LoadBook
+    speeds: LearnedSpeeds
+    admission: AdmissionSettings
+
+
+class Board:
+    """One model's eligible targets, in the fleet's order."""
+
+    def __init__(self, sources: Sources, targets: tuple[Target, ...]) -> None:
+        self._sources = sources
+        self.targets = targets
+        self.names = [target.target_id for target in targets]
+        self._row_of = {name: row for row, name in enumerate(self.names)}
+        count = len(targets)
+        self._in_flight = np.zeros(count, np.int64)
+        self._queued_tokens = np.zeros(count, np.int64)
+        self._kv_usage = np.zeros(count)
+        self._prefill_tokens_per_s = np.ones(count)
+        self._overhead_ms = np.zeros(count)
+        self._decode_step_ms = np.ones(count)
+        self._first_token_unknown = np.ones(count, np.bool_)
+        self._decode_step_unknown = np.ones(count, np.bool_)
+        self._room = {
+            priority: np.array([_room(sources, target, priority) for target in targets], np.int64)
+            for priority in Priority
+        }
+        self._slots = np.array([sources.index.slot_of(name) for name in self.names], np.intp)
+        self._rows_of_size = _rows_of_size(targets)
+        for row in range(count):
+            self.refresh_load(row)
+            self.refresh_speeds(row)
+        self.refresh_unknown_speeds()
+
+    def candidates(
+        self, prompt: Prompt, priority: Priority, excluded: set[str], now_s: float
+    ) -> Candidates:
+        """All targets but those of excluded workers; good until the next change."""
+        candidates = Candidates(
+            self.names,
+            self._match_tokens(prompt, now_s),
+            self._in_flight,
+            self._room[priority],
+            self._queued_tokens,
+            self._prefill_tokens_per_s,
+            self._decode_step_ms,
+            self._kv_usage,
+            self._overhead_ms,
+        )
+        if not excluded:
+            return candidates
+        others = [target.record.worker_id not in excluded for target in self.targets]
+        return candidates.where(np.array(others, np.bool_))
+
+    def target(self, target_id: str) -> Target:
+        """The target of that id."""
+        return self.targets[self._row_of[target_id]]
+
+    def has_room(self, priority: Priority) -> bool:
+        """Whether some target could take one more request of this class."""
+        return bool((self._in_flight < self._room[priority]).any())
+
+    def refresh_load(self, row: int) -> None:
+        """Reads again what the target has to do."""
+        target, sources = self.targets[row], self._sources
+        own = sources.book.in_flight(target.target_id)
+        self._in_flight[row] = own + sources.fleet.elsewhere(target)
+        self._queued_tokens[row] = sources.book.queued_tokens(target.target_id)
+        load = sources.fleet.load(target)
+        self._kv_usage[row] = load.kv_usage if load is not None else 0.0
+
+    def refresh_speeds(self, row: int) -> None:
+        """Reads again how fast the target is."""
+        name, speeds = self.names[row], self._sources.speeds
+        self._prefill_tokens_per_s[row] = speeds.prefill_tokens_per_s(name)
+        self._overhead_ms[row] = speeds.overhead_ms(name)
+        self._decode_step_ms[row] = speeds.decode_step_ms(name)
+        self._first_token_unknown[row] = not speeds.knows_first_token(name)
+        self._decode_step_unknown[row] = not speeds.knows_decode_step(name)
+
+    def refresh_unknown_speeds(self) -> None:
+        """Reads again what stands in for the speeds of targets that were not observed: the same
+        for all, since they are of one group."""
+        speeds = self._sources.speeds
+        unknown = self._first_token_unknown
+        if unknown.any():
+            name = self.names[int(unknown.argmax())]
+            self._prefill_tokens_per_s[unknown] = speeds.prefill_tokens_per_s(name)
+            self._overhead_ms[unknown] = speeds.overhead_ms(name)
+        unknown = self._decode_step_unknown
+        if unknown.any():
+            name = self.names[int(unknown.argmax())]
+            self._decode_step_ms[unknown] = speeds.decode_step_ms(name)
+
+    def check_invariants(self) -> None:
+        """For tests: raises AssertionError if a row is not what its sources say."""
+        before = [column.copy() for column in self._columns()]
+        for row in range(len(self.targets)):
+            self.refresh_load(row)
+            self.refresh_speeds(row)
+        for old, new in zip(before, self._columns(), strict=True):
+            assert np.array_equal(old, new)
+
+    def _columns(self) -> tuple[Floats | Ints, ...]:
+        return (
+            self._in_flight,
+            self._queued_tokens,
+            self._kv_usage,
+            self._prefill_tokens_per_s,
+            self._overhead_ms,
+            self._decode_step_ms,
+        )
+
+    def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints:
+        """Credit of each target; the prompt is matched once per block size in use."""
+        tokens = np.zeros(len(self.targets), np.int64)
+        for block_size, rows in self._rows_of_size:
+            slots = self._sources.index.match_slots(prompt.hashes(block_size), now_s)
+            per_block = prompt.block_tokens(block_size)
+            credit_max = credited_tokens(prompt.tokens, per_block, prompt.tokens)
+            tokens[rows] = np.minimum(slots[self._slots[rows]] * per_block, credit_max)
+        return tokens
+
+
+@dataclass(slots=True)
+class Standings:
+    """The boards of all models that were asked for."""
+
+    sources: Sources
+    _boards: dict[str, Board] = field(default_factory=dict)
+    _places: dict[str, tuple[Board, int]] = field(default_factory=dict)
+    _generations: tuple[int, int] = (-1, -1)
+
+    def of(self, model: str) -> Board:
+        """The model's board, up to date."""
+        self.refresh()
+        board = self._boards.get(model)
+        if board is None:
+            board = Board(self.sources, tuple(self.sources.fleet.eligible(model)))
+            self._boards[model] = board
+            self._places.update((name, (board, row)) for row, name in enumerate(board.names))
+        return board
+
+    def refresh(self) -> None:
+        """Takes in all changes since the last call."""
+        sources = self.sources
+        generations = (sources.fleet.generation, sources.index.generation)
+        if generations != self._generations:
+            self._generations = generations
+            self._boards.clear()
+            self._places.clear()
+        for changed in (sources.book.changed, sources.fleet.changed):
+            for board, row in self._places_of(changed):
+                board.refresh_load(row)
+            changed.clear()
+        if sources.speeds.changed:
+            for board, row in self._places_of(sources.speeds.changed):
+                board.refresh_speeds(row)
+            for board in self._boards.values():
+                board.refresh_unknown_speeds()
+            sources.speeds.changed.clear()
+
+    def _places_of(self, names: Iterable[str]) -> list[tuple[Board, int]]:
+        return [self._places[name] for name in names if name in self._places]
+
+
+def _room(sources: Sources, target: Target, priority: Priority) -> int:
+    """Requests of the class that the target may have at once."""
+    admission = sources.admission
+    most = admission.in_flight_max_per_worker
+    room = min(most, target.record.max_num_seqs or most)
+    return int(room * admission.batch_share) if priority is Priority.BATCH else room
+
+
+def _rows_of_size(targets: tuple[Target, ...]) -> list[tuple[int | None, Rows]]:
+    """The rows of each block size in use."""
+    rows: dict[int | None, list[int]] = {}
+    for row, target in enumerate(targets):
+        rows.setdefault(target.record.block_size, []).append(row)
+    return [(size, np.array(of_size, np.intp)) for size, of_size in rows.items()]
