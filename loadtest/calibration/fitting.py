@@ -3,8 +3,8 @@
 Every measurement is a span of time that holds known amounts of work (`Work`); the model says that
 its length is the sum of amounts times costs. Costs cannot be negative, a slow outlier must not
 bend the rest, and 10 % of a 5 ms step matters as much as 10 % of a second of prefill. Hence
-non-negative least squares (Lawson and Hanson 1974, chapter 23) on rows divided by their measured
-value, reweighted by Huber's rule.
+non-negative least squares (Lawson and Hanson 1974, chapter 23) on rows divided by their length,
+reweighted by Huber's rule.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Vector = NDArray[np.float64]
 _HUBER = 1.345
 """In units of the residuals' spread: 95 % efficient on normal noise (Huber 1981)."""
 _ROUNDS_MAX = 50
+_FLOOR_SHARE = 0.2
 _SPREAD_FLOOR = 1e-4
 """Relative residuals below this are rounding, not noise."""
 
@@ -105,9 +106,8 @@ def fit(observations: Sequence[Observation], *, without: frozenset[str] = frozen
     work = np.array([each.work for each in kept], dtype=np.float64)
     ms = np.array([each.ms for each in kept])
     work[:, [name in without for name in Costs._fields]] = 0.0
-    relative = work / ms[:, None]
-    solution = _robust(relative)
-    errors = relative @ solution - 1.0
+    solution = _robust(work, ms, _floors(kept))
+    errors = work @ solution / ms - 1.0
     groups = {"all": ErrorSummary.of(errors)}
     for kind in dict.fromkeys(each.kind for each in kept):
         mask = [each.kind == kind for each in kept]
@@ -115,20 +115,43 @@ def fit(observations: Sequence[Observation], *, without: frozenset[str] = frozen
     return Fit(Costs(*(float(value) for value in solution)), groups)
 
 
-def _robust(relative: Vector) -> Vector:
-    """Huber's estimate of x >= 0 in `relative @ x = 1`, by iterated reweighting."""
-    target = np.ones(len(relative))
-    solution = nonnegative_least_squares(relative, target)
+def _floors(observations: Sequence[Observation]) -> Vector:
+    """What each row counts as at least when weights are first chosen, in ms.
+
+    A reading far below its kind, as when a stalled client gets many tokens at once, would otherwise
+    outweigh all others before there is a fit to tell it from them.
+    """
+    by_kind: dict[str, list[float]] = {}
+    for each in observations:
+        by_kind.setdefault(each.kind, []).append(each.ms)
+    typical = {kind: float(np.median(values)) for kind, values in by_kind.items()}
+    return np.array([typical[each.kind] * _FLOOR_SHARE for each in observations])
+
+
+def _robust(work: Vector, ms: Vector, floors: Vector) -> Vector:
+    """Huber's estimate of x >= 0 in `work @ x = ms`, by iterated reweighting.
+
+    Residuals are relative to the larger of measured and fitted: too long by half and too short by
+    half count alike.
+    """
+    scale = np.maximum(ms, floors)
+    solution = _weighted(work, ms, 1.0 / scale)
     for _ in range(_ROUNDS_MAX):
-        residuals = np.abs(relative @ solution - target)
+        fitted = work @ solution
+        scale = np.maximum(ms, fitted)
+        residuals = np.abs(fitted - ms) / scale
         spread = max(float(np.median(residuals)) / 0.6745, _SPREAD_FLOOR)
-        weights = np.sqrt(np.minimum(1.0, _HUBER * spread / np.maximum(residuals, 1e-12)))
-        after = nonnegative_least_squares(relative * weights[:, None], weights)
+        trust = np.sqrt(np.minimum(1.0, _HUBER * spread / np.maximum(residuals, 1e-12)))
+        after = _weighted(work, ms, trust / scale)
         settled = np.allclose(after, solution, rtol=1e-6, atol=1e-12)
         solution = after
         if settled:
             break
     return solution
+
+
+def _weighted(work: Vector, ms: Vector, weights: Vector) -> Vector:
+    return nonnegative_least_squares(work * weights[:, None], ms * weights)
 
 
 def nonnegative_least_squares(matrix: Vector, target: Vector) -> Vector:

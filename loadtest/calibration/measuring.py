@@ -219,7 +219,7 @@ class Measuring:
         return max(1, min(length, most))
 
     def _skip(self, found: Measured, words: str) -> None:
-        if words not in found.skipped:
+        if found.rounds == 0:
             found.skipped.append(words)
 
     @property
