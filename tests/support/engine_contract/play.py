@@ -17,21 +17,23 @@ from tests.support.engine_contract.rows import Row
 
 Answer = dict[str, Any]
 _KEPT_HEADERS = ("content-type", "x-request-id", "allow")
-_QUIET_S = 0.25
+QUIET_S = 0.25
+"""After this long without one, an engine has told all its events."""
 
 
 class Events:
     """The raw events of an engine, hashes replaced by the order of their first appearance."""
 
-    def __init__(self, socket: zmq.asyncio.Socket) -> None:
+    def __init__(self, socket: zmq.asyncio.Socket, quiet_s: float) -> None:
         self._socket = socket
+        self._quiet_s = quiet_s
         self._ordinals: dict[Any, int] = {}
         self.sequences: list[int] = []
 
     async def since_last(self) -> list[dict[str, Any]]:
         """Everything told until the engine falls silent."""
         told: list[dict[str, Any]] = []
-        while await self._socket.poll(int(_QUIET_S * 1000)):
+        while await self._socket.poll(int(self._quiet_s * 1000)):
             _, sequence, payload = await self._socket.recv_multipart()
             self.sequences.append(int.from_bytes(sequence, "big"))
             told += [self._normal(event) for event in msgspec.msgpack.decode(payload)[1]]
@@ -67,15 +69,15 @@ def _joined(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def listening(endpoint: str) -> AsyncIterator[Events]:
+async def listening(endpoint: str, quiet_s: float = QUIET_S) -> AsyncIterator[Events]:
     """Connects to an engine's event socket, before anything is asked of it."""
     with zmq.asyncio.Context() as context:
         socket = context.socket(zmq.SUB)
         socket.subscribe(b"")
         socket.connect(endpoint)
-        await asyncio.sleep(_QUIET_S)  # a subscription takes a moment and is not acknowledged
+        await asyncio.sleep(QUIET_S)  # a subscription takes a moment and is not acknowledged
         try:
-            yield Events(socket)
+            yield Events(socket, quiet_s)
         finally:
             socket.close(linger=0)
 

@@ -13,7 +13,7 @@ from rhizome.settings.load import load_settings
 
 COMMANDS = {
     *("up", "down", "status", "chat", "scale", "doctor", "config"),
-    *("router", "worker", "controller", "batch", "calibrate", "loadtest", "simulated-workers"),
+    *("router", "worker", "controller", "batch", "calibrate", "simulated-workers"),
 }
 
 

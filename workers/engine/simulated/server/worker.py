@@ -74,6 +74,10 @@ class SimulatedWorker:
         return tuple(one.source for one in self.publishers)
 
     @property
+    def port(self) -> int:
+        return int(self._address[1])
+
+    @property
     def in_flight(self) -> int:
         return sum(rank.in_flight for rank in self.ranks)
 
