@@ -36,6 +36,7 @@ def build_inventory(fleet: Fleet, keys: KeyCheck) -> APIRouter:
         """200 while the process can answer at all."""
         return {"status": "live"}
 
+    @routes.get("/health", tags=["health"])  # where engines have it, and clients look for it
     @routes.get("/health/ready", tags=["health"])
     async def ready() -> Response:
         """200 when some model has a worker that takes requests, else 503."""

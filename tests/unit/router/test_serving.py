@@ -314,6 +314,7 @@ async def test_models_and_health_follow_the_fleet(api: Api, http: httpx.AsyncCli
     async with running_engine(FakeEngine()) as engine:
         api.join(engine, max_model_len=4096)
         assert (await http.get("/health/ready")).status_code == 200
+        assert (await http.get("/health")).status_code == 200
         models = (await http.get("/v1/models")).json()
     assert [model["id"] for model in models["data"]] == ["m"]
     assert models["data"][0]["max_model_len"] == 4096
