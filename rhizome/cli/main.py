@@ -22,6 +22,7 @@ from rhizome.cli import (
     loadtest,
     router,
     scale,
+    simulate,
     simulated_workers,
     status,
     up,
@@ -45,6 +46,7 @@ _COMMANDS = (
     batch,
     calibrate,
     loadtest,
+    simulate,
     simulated_workers,
 )
 

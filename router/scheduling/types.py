@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-SCORED_MAX = 8
+SCORED_MAX = 4
 """Candidates that a choice keeps, to explain itself: it lives as long as its request."""
 
 

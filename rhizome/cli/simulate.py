@@ -1,0 +1,158 @@
+"""`rhizome simulate`: a fleet that is not there, under the router's own decisions, in minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from rhizome.cli import load_options as flags
+from rhizome.cli.simulate_tables import print_comparison
+from rhizome.clock import SystemClock
+from rhizome.errors import SettingsError
+
+if TYPE_CHECKING:  # numpy and the engine are for those who simulate
+    from loadtest.simulation.plan import Failure
+    from loadtest.simulation.running import Scenario
+
+T = TypeVar("T")
+DEFAULT_PROFILE = "qwen3-32b-h100-tp2"
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile", help=f"Engine profile, built in or a JSON file; {DEFAULT_PROFILE} without it."
+    ),
+]
+Workers = Annotated[
+    list[int] | None, typer.Option("--workers", help="Workers; once for each --profile.")
+]
+Rate = Annotated[
+    float | None, typer.Option(help="Mean requests a second; a trace's own without it.")
+]
+BlockSize = Annotated[
+    int | None, typer.Option(help="Tokens per KV block, instead of the profile's.")
+]
+EventDelay = Annotated[
+    float, typer.Option(min=0, help="From an engine's step to the router's index, ms.")
+]
+Failures = Annotated[
+    list[str] | None,
+    typer.Option("--fail", help="SECONDS:WORKER[:BACK_AFTER_S]: that worker (from 0) dies."),
+]
+Config = Annotated[Path | None, typer.Option(help="Settings file (YAML); its router part counts.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command and its own."""
+    group = typer.Typer(
+        name="simulate",
+        help="Simulate a fleet under the router's own decisions, in virtual time.",
+        no_args_is_help=True,
+    )
+    _add_compare(group)
+    app.add_typer(group)
+
+
+def _add_compare(group: typer.Typer) -> None:
+    @group.command("run")
+    def run(
+        policy: Annotated[
+            list[str] | None, typer.Option(help="How workers are chosen; repeat to compare.")
+        ] = None,
+        profile: Profiles = None,
+        workers: Workers = None,
+        block_size: BlockSize = None,
+        workload: flags.WorkloadName = "sessions",
+        trace: flags.Trace = None,
+        curve: flags.Curve = None,
+        settings: flags.Settings = None,
+        rate: Rate = None,
+        rate_scale: flags.RateScale = 1.0,
+        time_scale: flags.TimeScale = 1.0,
+        duration: flags.Duration = None,
+        requests: flags.RequestsMax = None,
+        warmup: flags.Warmup = 0.0,
+        seed: flags.Seed = 0,
+        tenants: flags.Tenants = None,
+        event_delay_ms: EventDelay = 5.0,
+        fail: Failures = None,
+        slo_ttft_ms: flags.SloTtft = 1000.0,
+        slo_tpot_ms: flags.SloTpot = 100.0,
+        config: Config = None,
+        label: flags.Label = None,
+        output: flags.Output = Path("simulation.json"),
+        html: flags.Html = None,
+    ) -> None:
+        """Play one workload under each policy and compare them."""
+        given = locals()
+        from loadtest.report import render_report
+        from loadtest.results import Told, write_result
+        from loadtest.simulation.running import simulate
+
+        scenario = _scenario(given)
+        policies = list(dict.fromkeys(policy or [scenario.settings.scheduling.policy]))
+        for one in policies:
+            scenario.plan(one)
+        runs = []
+        for one in policies:
+            told = Told(label or f"simulated {scenario.choice.name}", flags.command_line())
+            runs.append(simulate(scenario, one, told, SystemClock()))
+            path = output if len(policies) == 1 else output.with_stem(f"{output.stem}-{one}")
+            _keep(write_result, path, runs[-1].result)
+        print_comparison(Console(), runs)
+        if html is not None:
+            _keep(_write_page, html, render_report([run.result for run in runs]))
+
+
+def _write_page(path: Path, page: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def _keep(write: Callable[[Path, T], None], path: Path, what: T) -> None:
+    try:
+        write(path, what)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error}") from error
+    typer.echo(f"wrote {path}")
+
+
+def _scenario(given: dict[str, Any]) -> Scenario:
+    """What the flags ask for; raises `StartError`."""
+    from loadtest.plan import Slo
+    from loadtest.simulation.running import Scenario, block_sized, groups_of
+    from rhizome.settings.load import load_settings
+    from workers.engine.simulated.profile import load_profile
+
+    names = given["profile"] or [DEFAULT_PROFILE]
+    profiles = [block_sized(load_profile(name), given["block_size"]) for name in names]
+    counts = given["workers"] or [8] * len(profiles)
+    nowhere = {"url": "", "model": None, "tokenizer": None, "api": None}
+    aim = flags.aim_of(given | nowhere, given["rate"])
+    return Scenario(
+        choice=aim.choice,
+        shape=aim.shape,
+        groups=groups_of(profiles, counts),
+        settings=load_settings(given["config"]).router,
+        event_delay_s=given["event_delay_ms"] / 1000.0,
+        failures=tuple(_failure(text) for text in given["fail"] or ()),
+        slo=Slo(ttft_ms=given["slo_ttft_ms"] or None, tpot_ms=given["slo_tpot_ms"] or None),
+        warmup_s=given["warmup"],
+    )
+
+
+def _failure(text: str) -> Failure:
+    from loadtest.simulation.plan import Failure
+
+    words = text.split(":")
+    try:
+        at_s, worker = float(words[0]), int(words[1])
+        back_s = float(words[2]) if len(words) > 2 else None
+    except (ValueError, IndexError) as error:
+        raise SettingsError(f"--fail {text!r} is not SECONDS:WORKER[:BACK_AFTER_S]") from error
+    if len(words) > 3 or not 0 <= at_s < float("inf") or (back_s is not None and not back_s > 0):
+        raise SettingsError(f"--fail {text!r} is not SECONDS:WORKER[:BACK_AFTER_S]")
+    return Failure(at_s, worker, back_s)
