@@ -52,31 +52,32 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                     name="sessions",
                     settings={"think_s": 3.0, "token_s": 0.02, "output_tokens": 40},
                 ),
-                knee_per_s=40.0,
+                knee_per_s=36.0,
             ),
             Scenario(
                 name="agents",
                 choice=Choice(
                     name="agents", settings={"output_tokens": 30, "tool_s": 1.0, "token_s": 0.02}
                 ),
-                knee_per_s=30.0,
+                knee_per_s=18.0,
             ),
             Scenario(
                 name="mooncake",
                 choice=Choice(name="mooncake"),
-                knee_per_s=6.0,
+                knee_per_s=4.0,  # prompts are so long that a short run holds few: not searched for
                 levels=(1.0,),
-                slo=Slo(ttft_ms=5000.0, tpot_ms=200.0),
+                slo=Slo(ttft_ms=10_000.0, tpot_ms=400.0),
             ),
             Scenario(
                 name="no-sharing",
                 choice=Choice(name="no-sharing", settings={"output_tokens": 40}),
-                knee_per_s=40.0,
+                knee_per_s=36.0,
+                levels=(1.0,),
             ),
             Scenario(
                 name="decode-heavy",
                 choice=Choice(name="decode-heavy", settings={"output_tokens": 200}),
-                knee_per_s=10.0,
+                knee_per_s=10.0,  # what two cores can stream, below what the fleet could
                 levels=(1.0,),
             ),
         )
