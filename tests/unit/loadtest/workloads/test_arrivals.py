@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from random import Random
 
@@ -15,7 +15,7 @@ from rhizome.errors import TraceError
 def test_poisson_arrivals_have_the_rate_and_the_scatter_of_poisson() -> None:
     times_s = list(takewhile(lambda at_s: at_s < 2000.0, Poisson(5.0).times(Random(1))))
     assert len(times_s) == pytest.approx(10_000, rel=0.05)
-    gaps = [later - earlier for earlier, later in zip(times_s, times_s[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times_s)]
     mean = sum(gaps) / len(gaps)
     variance = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
     assert variance**0.5 / mean == pytest.approx(1.0, abs=0.05)
