@@ -202,6 +202,7 @@ def _profile_of_run(facts: RunFacts, fitted: Fit) -> EngineProfile:
         max_num_seqs=facts.max_num_seqs,
         max_num_batched_tokens=facts.max_num_batched_tokens,
         max_model_len=facts.max_model_len,
+        async_scheduling=True,
         **costs,
     )
 

@@ -32,11 +32,12 @@ class Given:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     max_model_len: int | None = None
+    async_scheduling: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    values: dict[str, int]
+    values: dict[str, int | bool]
     origins: dict[str, str]
 
 
@@ -84,7 +85,7 @@ def _source(measured: Measured, fitted: Fit) -> str:
 
 def _limits(measured: Measured, given: Given) -> _Limits:
     cache = measured.cache
-    values: dict[str, int] = {}
+    values: dict[str, int | bool] = {}
     origins: dict[str, str] = {}
 
     def choose(name: str, measured_value: int | None, assumed: int) -> int:
@@ -93,8 +94,9 @@ def _limits(measured: Measured, given: Given) -> _Limits:
         origins[name] = (
             "given" if given_value is not None else "measured" if known is not None else "assumed"
         )
-        values[name] = assumed if known is None else known
-        return values[name]
+        value = assumed if known is None else known
+        values[name] = value
+        return value
 
     length = choose("max_model_len", measured.served.max_model_len, _LENGTH_ASSUMED)
     size = choose("block_size", cache.block_size if cache else None, _BLOCK_SIZE_ASSUMED)
@@ -103,6 +105,11 @@ def _limits(measured: Measured, given: Given) -> _Limits:
     choose("max_num_seqs", measured.max_num_seqs, _SEQUENCES_ASSUMED)
     seen = max(_BUDGET_ASSUMED, measured.longest_chunk)
     choose("max_num_batched_tokens", measured.max_num_batched_tokens, seen)
+    # vLLM's default: on wherever it runs on GPUs, and only vLLM tells a version.
+    usual = given.gpus > 0 and bool(measured.engine_version)
+    known = given.async_scheduling
+    values["async_scheduling"] = usual if known is None else known
+    origins["async_scheduling"] = "assumed" if known is None else "given"
     return _Limits(values, origins)
 
 

@@ -48,6 +48,13 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(help="Token budget of a step.")
         ] = None,
         max_model_len: Annotated[int | None, typer.Option(help="Longest sequence.")] = None,
+        async_scheduling: Annotated[
+            bool | None,
+            typer.Option(
+                "--async-scheduling/--no-async-scheduling",
+                help="Whether steps are decided one ahead; vLLM's default on GPUs.",
+            ),
+        ] = None,
     ) -> None:
         """Measure a live engine and write a profile for the simulated one.
 
@@ -77,6 +84,7 @@ def register(app: typer.Typer) -> None:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,
+            async_scheduling=async_scheduling,
         )
         profile = profile_of(measured, given, shlex.join(["rhizome", *sys.argv[1:]]), machine)
         write_profile(profile, output)

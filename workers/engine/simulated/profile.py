@@ -124,6 +124,9 @@ class EngineProfile(BaseModel):
     watermark: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the blocks that admitting a request leaves free while others run."""
     policy: Literal["fcfs", "priority"] = "fcfs"
+    async_scheduling: bool = False
+    """Whether a step is decided while the one before it runs, as vLLM does on GPUs by default:
+    what arrives meanwhile waits one step more."""
     calibration: dict[str, JsonValue] = Field(default_factory=dict)
     """How the numbers were measured, for the reader; nothing is computed from it."""
 

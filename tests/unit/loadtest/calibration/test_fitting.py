@@ -23,7 +23,7 @@ TRUE = Costs(13.8, 0.05, 0.06, 48.5, 1.1, 5.0)
 def synthetic(
     costs: Costs, random: Random, noise: float, outliers: float = 0.0
 ) -> list[Observation]:
-    """Decode steps, prompts and tiny prompts, with relative noise and outliers: stalls, and bunches after a stall."""
+    """Decode steps and prompts with noise; an outlier is a stall, or the bunch after one."""
     works = [
         Work(1, n, n * context / 1e3) for n in (1, 4, 16, 64, 256) for context in (50, 2000, 8000)
     ]

@@ -54,6 +54,7 @@ async def test_a_written_profile_says_what_was_measured_and_what_assumed() -> No
         "kv_blocks": "given",
         "max_num_seqs": "assumed",
         "max_num_batched_tokens": "measured",
+        "async_scheduling": "assumed",
     }
     assert profile.kv_blocks == 5_000
     assert profile.calibration["command"] == "rhizome calibrate X"

@@ -58,3 +58,16 @@ def test_a_closed_loop_keeps_its_concurrency_and_ends() -> None:
 def test_what_exceeds_the_sequences_waits() -> None:
     timings = replay_open(PROFILE, [Demand(0.0, 16, 50) for _ in range(5)])
     assert timings[4].ttft_ms > 49 * 14
+
+
+def test_with_async_scheduling_an_arrival_waits_for_the_step_that_was_decided_before_it() -> None:
+    demands = [Demand(0.0, 100, 6), Demand(0.001, 400, 1)]
+    ahead = PROFILE.model_copy(update={"async_scheduling": True})
+    (_, at_once), (_, late) = replay_open(PROFILE, demands), replay_open(ahead, demands)
+    assert late.ttft_ms - at_once.ttft_ms == pytest.approx(11)
+
+
+def test_with_async_scheduling_an_idle_engine_begins_at_once() -> None:
+    demands = [Demand(0.0, 100, 2), Demand(1.0, 100, 2)]
+    ahead = PROFILE.model_copy(update={"async_scheduling": True})
+    assert replay_open(ahead, demands) == replay_open(PROFILE, demands)
