@@ -24,6 +24,8 @@ _WARM_LENGTHS = (8, 256, 256)
 _TINY = 4
 _TINY_REPEATS = 5
 _BUDGET_UNKNOWN = 2**30
+_LENGTH_UNKNOWN = 2**31
+_ROOM_TO_DECODE = 160
 _ATTEMPTS = 272
 """Streams sent at once to see how many run: more than vLLM's smallest defaults."""
 _SHARE_MAX = 0.15
@@ -59,6 +61,11 @@ class Measured:
     observations: list[Observation] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
+    @property
+    def chunk(self) -> int:
+        """Most prompt tokens in one step, as far as is known."""
+        return self.max_num_batched_tokens or _BUDGET_UNKNOWN
+
     def fit(self) -> Fit:
         """The step model of what was observed."""
         return fit(self.observations)
@@ -81,7 +88,9 @@ class Measuring:
         cache = await self._target.cache_facts()
         version = await self._target.version()
         found = Measured(served, version, cache, await self._find_vocabulary())
-        self._probes = Probes(self._target, Prompts(self._random, found.vocabulary), self._clock)
+        prompts = Prompts(self._random, found.vocabulary)
+        length_max = served.max_model_len or _LENGTH_UNKNOWN
+        self._probes = Probes(self._target, prompts, self._clock, length_max)
         self._tell("warming up")
         for length in _WARM_LENGTHS:
             await self._probes.prefill(self._room(found, length), _BUDGET_UNKNOWN, "warm-up")
@@ -135,43 +144,41 @@ class Measuring:
 
     async def _round(self, found: Measured) -> bool:
         """All measurements once; False when the time was over before."""
-        budget = found.max_num_batched_tokens or _BUDGET_UNKNOWN
         for step in (self._tiny, self._prefill, self._bursts, self._decode, self._contexts):
-            if self._left_s <= 0 or not await step(found, budget):
+            if self._left_s <= 0 or not await step(found):
                 return False
         if self._left_s > 0:
             await self._mix(found)
         return True
 
-    async def _tiny(self, found: Measured, budget: int) -> bool:
+    async def _tiny(self, found: Measured) -> bool:
         self._tell("fixed costs of a request")
         for _ in range(_TINY_REPEATS):
             kind = "a tiny prompt"
-            found.observations.append(await self._probes.prefill(_TINY, budget, kind))
+            found.observations.append(await self._probes.prefill(_TINY, found.chunk, kind))
         return True
 
-    async def _prefill(self, found: Measured, budget: int) -> bool:
+    async def _prefill(self, found: Measured) -> bool:
         last = None
         for length in self._lengths(found):
             if last is not None and last.ms * 5 / 1e3 > self._left_s * _SHARE_MAX:
                 self._skip(found, f"prompts of {length} tokens: too long for the time")
                 break
             self._tell(f"prefill of {length} tokens")
-            last = await self._probes.prefill(length, budget, "prefill")
+            last = await self._probes.prefill(length, found.chunk, "prefill")
             found.observations.append(last)
         return last is not None
 
-    async def _bursts(self, found: Measured, budget: int) -> bool:
+    async def _bursts(self, found: Measured) -> bool:
         length = self._room(found, 512)
         for count in (2, 4):
             if self._left_s <= 0:
                 return False
             self._tell(f"{count} prompts at once")
-            found.observations.append(await self._probes.burst(length, count, budget))
+            found.observations.append(await self._probes.burst(length, count, found.chunk))
         return True
 
-    async def _decode(self, found: Measured, budget: int) -> bool:
-        del budget
+    async def _decode(self, found: Measured) -> bool:
         most = min(self._course.sequences_max, found.max_num_seqs or self._course.sequences_max)
         sequences, enough = 1, 0
         while sequences <= most and self._left_s > 0:
@@ -183,9 +190,8 @@ class Measuring:
             sequences *= 2
         return enough >= min(2, most)
 
-    async def _contexts(self, found: Measured, budget: int) -> bool:
+    async def _contexts(self, found: Measured) -> bool:
         """Decoding with long contexts, as long as their prefill and the cache allow."""
-        del budget
         kv_tokens = found.cache.block_size * found.cache.kv_blocks if found.cache else 2**15
         costs = found.fit().costs
         for context in (self._room(found, 1024), self._room(found, self._course.prompt_max) // 2):
@@ -198,7 +204,7 @@ class Measuring:
                 seen = await self._probes.decode(sequences, context, "decode, long context")
                 if seen is not None:
                     found.observations.append(seen)
-        return self._left_s > 0
+        return True
 
     async def _mix(self, found: Measured) -> None:
         self._tell("prefill among decoding")
@@ -215,7 +221,7 @@ class Measuring:
 
     def _room(self, found: Measured, length: int) -> int:
         """`length`, or as much as the model takes with some tokens to make."""
-        most = (found.served.max_model_len or 2**31) - 160
+        most = (found.served.max_model_len or _LENGTH_UNKNOWN) - _ROOM_TO_DECODE
         return max(1, min(length, most))
 
     def _skip(self, found: Measured, words: str) -> None:

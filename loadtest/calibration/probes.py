@@ -55,8 +55,11 @@ class Mixed:
 class Probes:
     """The measurements that one engine allows."""
 
-    def __init__(self, target: EngineTarget, prompts: Prompts, clock: Clock) -> None:
+    def __init__(
+        self, target: EngineTarget, prompts: Prompts, clock: Clock, length_max: int
+    ) -> None:
         self._target = target
+        self._length_max = length_max
         self._prompts = prompts
         self._clock = clock
 
@@ -159,6 +162,7 @@ class Probes:
     def _start_streams(
         self, tasks: Tasks, sequences: int, context: int, tokens: int
     ) -> list[LiveMarks]:
+        tokens = min(tokens, self._length_max - context)
         lives = [LiveMarks(self._clock.monotonic_s()) for _ in range(sequences)]
         for number, live in enumerate(lives):
             work = self._target.follow(live, self._prompts.draw(context), tokens)

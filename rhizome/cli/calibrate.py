@@ -31,12 +31,16 @@ def register(app: typer.Typer) -> None:
         ] = None,
         key_file: Annotated[Path | None, typer.Option(help="File with the API key.")] = None,
         name: Annotated[str | None, typer.Option(help="Name of the profile.")] = None,
-        budget_s: Annotated[float, typer.Option(help="Seconds to measure, at most.")] = 120.0,
-        rounds: Annotated[int, typer.Option(help="Repeats of all measurements, at most.")] = 5,
-        prompt_max: Annotated[int, typer.Option(help="Longest prompt to measure.")] = 8_192,
-        sequences_max: Annotated[int, typer.Option(help="Most streams at once.")] = 64,
+        budget_s: Annotated[
+            float, typer.Option(min=1.0, help="Seconds to measure, at most.")
+        ] = 120.0,
+        rounds: Annotated[
+            int, typer.Option(min=1, help="Repeats of all measurements, at most.")
+        ] = 5,
+        prompt_max: Annotated[int, typer.Option(min=64, help="Longest prompt to measure.")] = 8_192,
+        sequences_max: Annotated[int, typer.Option(min=1, help="Most streams at once.")] = 64,
         vocab_size: Annotated[
-            int | None, typer.Option(help="Token ids to draw from; found out if not given.")
+            int | None, typer.Option(min=2, help="Token ids to draw from; found out if not given.")
         ] = None,
         seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 1,
         gpu: Annotated[str, typer.Option(help="For the record: the GPU.")] = "",
