@@ -63,6 +63,7 @@ def simulate(
 ) -> tuple[int, int, float]:
     """Rows of steps, tokens, and virtual seconds that it took."""
     wakes: list[tuple[float, int]] = []
+    due_s: list[float | None] = [None] * len(engines)
     rows = tokens = done = 0
     now_s = 0.0
 
@@ -81,8 +82,10 @@ def simulate(
             engines[number].add(request)
         else:
             now_s, number = heapq.heappop(wakes)
+            if due_s[number] != now_s:
+                continue
             settle(number, now_s)
-        wake_s = engines[number].next_event_s()
+        due_s[number] = wake_s = engines[number].next_event_s()
         if wake_s is not None:
             heapq.heappush(wakes, (wake_s, number))
     return rows, tokens, now_s

@@ -38,6 +38,7 @@ def profiles(draw: st.DrawFn) -> EngineProfile:
         watermark=draw(st.sampled_from([0.0, 0.1])),
         policy=draw(st.sampled_from(["fcfs", "priority"])),
         prefix_caching=draw(st.sampled_from([True, True, True, False])),
+        async_scheduling=draw(st.booleans()),
         c_ms_per_ktok=draw(st.sampled_from([0.0, 7.0, 900.0])),
     )
 

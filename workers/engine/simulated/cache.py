@@ -162,7 +162,9 @@ class BlockPool:
             if not blocks:
                 releases.popleft()
         self._evictable -= count
-        return [self._forget(block) for block in evicted] if self._copies else evicted
+        if self._have_twins(evicted):
+            return [self._forget(block) for block in evicted]
+        return evicted
 
     def _forget(self, block: Block) -> BlockKey:
         """Strikes an evicted block off the copies of its key, which it returns."""

@@ -14,6 +14,8 @@ by one. What is added or aborted at some time must follow an `advance` to that t
 
 from __future__ import annotations
 
+from math import inf
+
 from workers.engine.simulated.cache import BlockPool, CacheEvent
 from workers.engine.simulated.decoding import (
     Row,
@@ -43,6 +45,7 @@ class Scheduler:
         self._requests: dict[str, Progress] = {}
         self._row: Row | None = None
         self._ready_s = 0.0
+        self._last_s = (-inf, -inf)
 
     # What it holds
 
@@ -194,12 +197,13 @@ class Scheduler:
     def _schedule_running(self, row: Row) -> int:
         """Gives each running request its tokens, preempting where room is lacking."""
         budget, limit = self.profile.max_num_batched_tokens, self._chunk_limit()
-        running, scheduled = self._running, row.scheduled
+        running, scheduled, size = self._running, row.scheduled, self._block_size
         index = 0
         while index < len(running) and budget > 0:
             progress = running[index]
             count = min(self._wanted(progress), limit, budget)
-            while not self._extend(progress, count):
+            within = count == 1 and (progress.computed + 1) % size > 1
+            while not within and not self._extend(progress, count):
                 victim = self._preempt(row)
                 budget += scheduled.pop(victim, 0)
                 if victim is progress:
@@ -242,9 +246,11 @@ class Scheduler:
 
     def _schedule_waiting(self, row: Row, budget: int) -> tuple[int, bool]:
         """Admits from the queue; what is left of the budget, and whether blocks were lacking."""
-        limit = self._chunk_limit()
+        limit, decided_s = self._chunk_limit(), self._decided_s()
         while budget > 0 and self._waiting and len(self._running) < self.profile.max_num_seqs:
             progress = self._waiting.head()
+            if progress.request.arrival_s > decided_s:
+                break
             if not self._admit(progress):
                 return budget, True
             self._waiting.pop()
@@ -257,6 +263,12 @@ class Scheduler:
                 progress.cached_tokens = progress.computed
                 row.started.append(Started(progress.request_id, progress.computed))
         return budget, False
+
+    def _decided_s(self) -> float:
+        """Until when arrivals count for this step."""
+        began_s, ended_s = self._last_s
+        in_advance = self.profile.async_scheduling and self._running and ended_s == self._ready_s
+        return began_s if in_advance else inf
 
     def _admit(self, progress: Progress) -> bool:
         """Adopts what is cached of it, if all its tokens so far have room."""
@@ -328,6 +340,7 @@ class Scheduler:
             self._running = [each for each in self._running if each.tokens < each.goal]
         done.events = self.take_events()
         self._row, self._ready_s = None, end_s
+        self._last_s = (row.end_s(steps - 1), end_s)
         return done
 
     def _gain(self, progress: Progress, count: int, steps: int, done: Step) -> None:
