@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: six)")
     add("--workload", action="append", help="repeatable (default: all)")
     add("--level", action="append", type=float, help="share of the knee, repeatable")
-    add("--duration-s", type=float, default=8.0, help="measured time of a run")
+    add("--duration-s", type=float, default=6.0, help="measured time of a run")
     add("--warmup-s", type=float, default=2.5, help="sent before that and not counted")
     add("--repeats", type=int, default=1, help="runs of each, with seeds of their own")
     add("--seed", type=int, default=1, help="of the first repeat")

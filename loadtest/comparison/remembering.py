@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -16,20 +17,22 @@ import msgspec
 from rhizome.render.renderer import BUDGET_S, Renderer
 
 _PROMPTS_MAX = 64
-_DECIDING = (
-    "messages",
-    "tools",
-    "documents",
-    "chat_template",
-    "chat_template_kwargs",
-    "reasoning_effort",
-    "add_generation_prompt",
-    "continue_final_message",
-    "add_special_tokens",
-    "truncate_prompt_tokens",
-    "truncation_side",
+_DECIDING: Mapping[str, Any] = MappingProxyType(
+    {
+        "messages": None,
+        "tools": None,
+        "documents": None,
+        "chat_template": None,
+        "chat_template_kwargs": None,
+        "reasoning_effort": None,
+        "add_generation_prompt": True,
+        "continue_final_message": False,
+        "add_special_tokens": False,
+        "truncate_prompt_tokens": None,
+        "truncation_side": None,
+    }
 )
-"""The fields of a chat that its prompt depends on."""
+"""The fields of a chat that its prompt depends on, and what they are when left out."""
 
 
 class RememberingRenderer:
@@ -44,7 +47,7 @@ class RememberingRenderer:
 
     def chat_ids(self, body: Mapping[str, Any], limit_s: float = BUDGET_S) -> list[int]:
         """As `Renderer.chat_ids`; the list is not to be changed."""
-        key = msgspec.json.encode({name: body[name] for name in _DECIDING if body.get(name)})
+        key = msgspec.json.encode([body.get(name, usual) for name, usual in _DECIDING.items()])
         ids = self._known.get(key)
         if ids is None:
             ids = self._known[key] = self._renderer.chat_ids(body, limit_s)
