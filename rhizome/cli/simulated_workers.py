@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rhizome.cli.simulation import simulated_arguments
+from rhizome.cli.simulation import ProfileOption, SpeedOption, simulated_arguments
 from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec
 from rhizome.logs import configure_logs
@@ -33,12 +33,8 @@ def register(app: typer.Typer) -> None:
         port_base: Annotated[
             int, typer.Option(min=0, max=65_000, help="First port, the others follow; 0: any.")
         ] = 0,
-        profile: Annotated[
-            str | None, typer.Option(help="Engine profile: a built-in name or a file.")
-        ] = None,
-        speed_factor: Annotated[
-            float | None, typer.Option(help="How many times as fast as the profile.")
-        ] = None,
+        profile: ProfileOption = None,
+        speed_factor: SpeedOption = None,
         kv_blocks: Annotated[
             int | None, typer.Option(min=2, help="KV blocks, in place of the profile's.")
         ] = None,

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+ProfileOption = Annotated[
+    str | None, typer.Option(help="Simulated engine: a built-in profile or a file.")
+]
+SpeedOption = Annotated[
+    float | None, typer.Option(help="Simulated engine: times as fast as its profile.")
+]
 
 
 class EngineName(StrEnum):

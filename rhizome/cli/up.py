@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rhizome.cli.errors import explain
-from rhizome.cli.simulation import EngineName, simulated_arguments
+from rhizome.cli.simulation import EngineName, ProfileOption, SpeedOption, simulated_arguments
 
 
 class DeviceName(StrEnum):
@@ -36,12 +36,8 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(min=0, max=10_000, help="Workers of each model.")
         ] = None,
         engine: Annotated[EngineName | None, typer.Option(help="What runs the model.")] = None,
-        profile: Annotated[
-            str | None, typer.Option(help="Simulated engine: a built-in profile or a file.")
-        ] = None,
-        speed_factor: Annotated[
-            float | None, typer.Option(help="Simulated engine: times as fast as its profile.")
-        ] = None,
+        profile: ProfileOption = None,
+        speed_factor: SpeedOption = None,
         device: Annotated[DeviceName | None, typer.Option(help="What it runs on.")] = None,
         port: Annotated[
             int | None, typer.Option(min=1, max=65_535, help="Port of the API; 8000 unless set.")

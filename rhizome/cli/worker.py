@@ -12,7 +12,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from rhizome.cli.simulation import EngineName, simulated_arguments
+from rhizome.cli.simulation import EngineName, ProfileOption, SpeedOption, simulated_arguments
 from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord
@@ -49,12 +49,8 @@ def register(app: typer.Typer) -> None:
         ] = None,
         block_size: Annotated[int | None, typer.Option(help="Tokens per KV block.")] = None,
         engine: Annotated[EngineName | None, typer.Option(help="What runs the model.")] = None,
-        profile: Annotated[
-            str | None, typer.Option(help="Simulated engine: a built-in profile or a file.")
-        ] = None,
-        speed_factor: Annotated[
-            float | None, typer.Option(help="Simulated engine: times as fast as its profile.")
-        ] = None,
+        profile: ProfileOption = None,
+        speed_factor: SpeedOption = None,
         engine_arg: Annotated[
             list[str] | None,
             typer.Option(help="One of the engine's own flags: NAME=VALUE. Repeat for more."),

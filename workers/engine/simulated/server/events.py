@@ -61,8 +61,9 @@ class Publisher:
         self._keys = zmq.curve_keypair() if place.curve else None
         self.faults = EventFaults()
         self._late: list[bytes] | None = None
-        self._sequence = 0
-        self._kept: deque[tuple[int, bytes]] = deque(maxlen=place.kept_batches)
+        self.sequence = 0
+        """Of the next batch."""
+        self.kept: deque[tuple[int, bytes]] = deque(maxlen=place.kept_batches)
         self._out = self._context.socket(zmq.PUB)
         self._replay = zmq.asyncio.Context.shadow(self._context).socket(zmq.ROUTER)
         try:
@@ -85,9 +86,9 @@ class Publisher:
             ts=self._clock.wall_s(), events=list(events), data_parallel_rank=self._rank
         )
         payload = encode_batch(batch)
-        self._kept.append((self._sequence, payload))
-        frames = [self._topic, self._sequence.to_bytes(8, "big"), payload]
-        self._sequence += 1
+        self.kept.append((self.sequence, payload))
+        frames = [self._topic, self.sequence.to_bytes(8, "big"), payload]
+        self.sequence += 1
         self._send(frames)
 
     async def answer_replays(self) -> None:
@@ -98,20 +99,17 @@ class Publisher:
                 continue
             client, _, start = frames
             first = int.from_bytes(start, "big", signed=True)
-            for sequence, payload in tuple(self._kept):
+            for sequence, payload in tuple(self.kept):
                 if sequence >= first:
                     number = sequence.to_bytes(8, "big")
                     await self._replay.send_multipart([client, b"", self._topic, number, payload])
             await self._replay.send_multipart([client, b"", b"", _END, b""])
 
     def restart(self) -> None:
-        """Begins again at sequence 0 with nothing kept, as a new process on the same ports."""
-        self._sequence = 0
-        self._kept.clear()
+        """Begins again at sequence 0 with nothing kept; subscribers stay connected."""
+        self.sequence = 0
+        self.kept.clear()
         self._late = None
-        bound = self._out.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._out.unbind(bound)
-        self._out.bind(bound)
 
     def close(self) -> None:
         """Closes the sockets; may be called more than once."""

@@ -179,8 +179,10 @@ class Connection(asyncio.Protocol):
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 b"connection: close\r\n\r\nInvalid HTTP request received."
             )
-            if self._transport is not None:
-                self._transport.close()
+            self.close()
+            return
+        # Outside the parser: it would take a fault of a handler for one of the request.
+        self._next()
 
     # From the parser.
 
@@ -216,7 +218,6 @@ class Connection(asyncio.Protocol):
         if len(self._waiting) >= PIPELINED_MAX:
             raise ValueError("too many requests at once on one connection")
         self._waiting.append(request)
-        self._next()
 
     def _count_head(self, more: int) -> None:
         self._head_bytes += more
