@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,12 +17,12 @@ import uvloop
 from loadtest.comparison.contenders import HOST, FleetPlace, WorkerPlace
 from loadtest.comparison.processes import Program
 from loadtest.comparison.remembering import RememberingRenderer
-from rhizome.clock import Clock, SystemClock
+from rhizome.clock import Clock
+from rhizome.fleet.models import ModelSpec
 from rhizome.render.renderer import Renderer
-from workers.engine.simulated.profile import load_profile
-from workers.engine.simulated.server.events import EventPlace
+from workers.engine.simulated.fleet import Address, start_fleet
+from workers.engine.simulated.fleet import FleetPlan as SimulatedFleet
 from workers.engine.simulated.server.words import Words
-from workers.engine.simulated.server.worker import SimulatedWorker, WorkerSetup
 
 _READY_S = 60.0
 
@@ -39,6 +38,8 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How many times as fast as the profile says."""
     max_model_len: int | None = None
     """Longest sequence, where it is not the profile's."""
+    block_size: int = 16
+    """Tokens of a KV block; some routers know no other."""
     count: int = 8
 
 
@@ -70,34 +71,46 @@ async def serve(plan: FleetPlan, told: Path) -> None:
     """Serves the workers and tells where they are; ends with SIGTERM."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    clock = SystemClock()
-    words = Words(Path(plan.model_directory), clock)
-    words.renderer = cast("Renderer", RememberingRenderer(words.renderer))
-    profile = load_profile(plan.profile).at_speed(plan.speed)
-    if plan.max_model_len is not None:
-        profile = profile.model_copy(update={"max_model_len": plan.max_model_len})
     async with AsyncExitStack() as stack:
-        places = []
-        for seed in range(plan.count):
-            listener = socket.create_server((HOST, 0))
-            setup = WorkerSetup(
-                model=plan.model,
-                model_root=plan.model_directory,
-                profile=profile,
-                seed=seed,
-                events=EventPlace(host=HOST, advertised_host=HOST, topic=""),
-            )
-            worker = SimulatedWorker(setup, listener, words, clock)
-            stack.push_async_callback(worker.stop)
-            await worker.start()
-            source = worker.sources[0]
-            url = f"http://{HOST}:{listener.getsockname()[1]}"
-            places.append(WorkerPlace(url, source.endpoint, source.replay_endpoint or ""))
-        place = FleetPlace(plan.model, plan.model_directory, profile.block_size, tuple(places))
+        addresses = await start_fleet(_simulated(plan), stack, remembering_words)
+        places = tuple(_place(address) for address in addresses)
+        place = FleetPlace(plan.model, plan.model_directory, plan.block_size, places)
         part = told.with_name(f"{told.name}.part")
         part.write_bytes(msgspec.json.encode(place))
         part.replace(told)
         await ended.wait()
+
+
+def remembering_words(directory: Path, clock: Clock) -> Words:
+    """The model's words, whose prompts are rendered once for all workers."""
+    words = Words(directory, clock)
+    words.renderer = cast("Renderer", RememberingRenderer(words.renderer))
+    return words
+
+
+def _simulated(plan: FleetPlan) -> SimulatedFleet:
+    spec = ModelSpec(
+        name=plan.model,
+        source=plan.model_directory,
+        engine="simulated",
+        max_model_len=plan.max_model_len,
+        block_size=plan.block_size,
+        engine_args={"profile": plan.profile, "speed-factor": plan.speed},
+    )
+    return SimulatedFleet(
+        spec=spec,
+        count=plan.count,
+        host=HOST,
+        port_base=0,
+        api_key=None,
+        curve=False,
+        models_directory=Path(plan.model_directory).parent,
+    )
+
+
+def _place(address: Address) -> WorkerPlace:
+    source = address.events[0]
+    return WorkerPlace(address.url, source.endpoint, source.replay_endpoint or "", source.topic)
 
 
 def main() -> None:

@@ -143,7 +143,8 @@ async def _measure(cell: Cell, course: Course, stand: Stand, watch: Watch) -> Ce
     scenario = cell.scenario
     place = stand.fleet.place
     seed = course.seed + cell.repeat
-    shape = scenario.shape(cell.rate_per_s, course.warmup_s + course.duration_s, seed)
+    duration_s = course.warmup_s + course.duration_s * scenario.duration_scale
+    shape = scenario.shape(cell.rate_per_s, duration_s, seed)
     directory = Path(place.model_directory)
     aim = Aim(stand.url, place.model, directory, scenario.choice, shape, scenario.api)
     plan, facts = await prepare(aim, _options(aim, course, scenario))

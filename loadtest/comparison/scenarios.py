@@ -35,6 +35,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     levels: tuple[float, ...] = LEVELS
     """The loads that the default comparison has time for."""
     slo: Slo = Slo(ttft_ms=1000.0, tpot_ms=100.0)
+    duration_scale: float = 1.0
+    """How much longer its runs are than others: for those with few requests in a second."""
     api: Api = Api.CHAT
     """What every contender takes: one of them refuses prompts of token ids."""
 
@@ -64,9 +66,10 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             Scenario(
                 name="mooncake",
                 choice=Choice(name="mooncake"),
-                knee_per_s=4.0,  # prompts are so long that a short run holds few: not searched for
+                knee_per_s=4.0,  # not searched for: its prompts are so long that runs hold few
                 levels=(1.0,),
                 slo=Slo(ttft_ms=10_000.0, tpot_ms=400.0),
+                duration_scale=3.0,
             ),
             Scenario(
                 name="no-sharing",

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rhizome.clock import SystemClock
+from rhizome.clock import Clock, SystemClock
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import EventSource
 from workers.addresses import http_url, listen_on, reachable_host
@@ -60,8 +60,12 @@ async def serve_fleet(plan: FleetPlan, announce: Callable[[Sequence[Address]], N
         await ended.wait()
 
 
-async def start_fleet(plan: FleetPlan, stack: AsyncExitStack) -> list[Address]:
-    """Starts all workers; closing the stack stops them."""
+async def start_fleet(
+    plan: FleetPlan,
+    stack: AsyncExitStack,
+    open_words: Callable[[Path, Clock], Words] = Words,
+) -> list[Address]:
+    """Starts all workers; closing the stack stops them. `open_words` makes what they share."""
     spec, clock = plan.spec, SystemClock()
     flags = read_flags(spec)
     directory = find_tokenizer(spec.source, plan.models_directory)
@@ -77,7 +81,7 @@ async def start_fleet(plan: FleetPlan, stack: AsyncExitStack) -> list[Address]:
         breakable=flags.faults,
     )
     place = EventPlace(plan.host, host, curve=plan.curve, kept_batches=plan.kept_batches)
-    words = Words(directory, clock)
+    words = open_words(directory, clock)
     addresses = []
     for number in range(plan.count):
         port = plan.port_base + number if plan.port_base else 0
