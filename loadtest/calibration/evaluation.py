@@ -149,12 +149,12 @@ def _closed(
     profile: EngineProfile, ratio: float, row: tuple[int, int, int, float, float]
 ) -> list[Timing]:
     prompt_len, output_len, concurrency, _, _ = row
-    random = Random(_SEED)
+    rng = Random(_SEED)
 
     def lengths() -> tuple[int, int]:
         return (
-            random.randint(int(prompt_len * ratio), prompt_len),
-            random.randint(int(output_len * ratio), output_len),
+            rng.randint(int(prompt_len * ratio), prompt_len),
+            rng.randint(int(output_len * ratio), output_len),
         )
 
     return replay_closed(profile, lengths, concurrency, concurrency * _WAVES)

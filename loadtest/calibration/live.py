@@ -24,19 +24,19 @@ class Mix:
     output_min: int = 8
     output_max: int = 128
 
-    def demands(self, random: Random) -> list[Demand]:
+    def demands(self, rng: Random) -> list[Demand]:
         """A seeded draw."""
         at_s, drawn = 0.0, []
         for _ in range(self.requests):
-            at_s += random.expovariate(self.rate_rps)
-            prompt_len = _log_uniform(random, self.prompt_min, self.prompt_max)
-            output_len = _log_uniform(random, self.output_min, self.output_max)
+            at_s += rng.expovariate(self.rate_rps)
+            prompt_len = _log_uniform(rng, self.prompt_min, self.prompt_max)
+            output_len = _log_uniform(rng, self.output_min, self.output_max)
             drawn.append(Demand(at_s, prompt_len, output_len))
         return drawn
 
 
-def _log_uniform(random: Random, low: int, high: int) -> int:
-    return round(float(low * (high / low) ** random.random()))
+def _log_uniform(rng: Random, low: int, high: int) -> int:
+    return round(float(low * (high / low) ** rng.random()))
 
 
 async def play(

@@ -17,48 +17,45 @@ if TYPE_CHECKING:
     from loadtest.calibration.measuring import Course, Measured
 
 
+AsyncScheduling = Annotated[
+    bool | None,
+    typer.Option(
+        "--async-scheduling/--no-async-scheduling",
+        help="Whether steps are decided one ahead; vLLM's default on GPUs.",
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Where the profile is written (JSON).")
+]
+VocabularySize = Annotated[
+    int | None, typer.Option(min=2, help="Token ids to draw from; found out if not given.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command."""
 
     @app.command("calibrate")
     def calibrate(
         url: Annotated[str, typer.Argument(help="Base URL of an OpenAI-compatible engine.")],
-        output: Annotated[
-            Path, typer.Option("--output", "-o", help="Where the profile is written (JSON).")
-        ] = Path("profile.json"),
-        model: Annotated[
-            str | None, typer.Option(help="Model to measure; the first that is served.")
-        ] = None,
+        output: Output = Path("profile.json"),
+        model: Annotated[str | None, typer.Option(help="Model; the first by default.")] = None,
         key_file: Annotated[Path | None, typer.Option(help="File with the API key.")] = None,
         name: Annotated[str | None, typer.Option(help="Name of the profile.")] = None,
-        budget_s: Annotated[
-            float, typer.Option(min=1.0, help="Seconds to measure, at most.")
-        ] = 120.0,
-        rounds: Annotated[
-            int, typer.Option(min=1, help="Repeats of all measurements, at most.")
-        ] = 5,
+        budget_s: Annotated[float, typer.Option(min=1.0, help="Seconds, at most.")] = 120.0,
+        rounds: Annotated[int, typer.Option(min=1, help="Repeats of it all, at most.")] = 5,
         prompt_max: Annotated[int, typer.Option(min=64, help="Longest prompt to measure.")] = 8_192,
         sequences_max: Annotated[int, typer.Option(min=1, help="Most streams at once.")] = 64,
-        vocab_size: Annotated[
-            int | None, typer.Option(min=2, help="Token ids to draw from; found out if not given.")
-        ] = None,
+        vocab_size: VocabularySize = None,
         seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 1,
         gpu: Annotated[str, typer.Option(help="For the record: the GPU.")] = "",
         gpus: Annotated[int, typer.Option(help="For the record: GPUs of the engine; 0: CPU.")] = 1,
         block_size: Annotated[int | None, typer.Option(help="Tokens per KV block.")] = None,
         kv_blocks: Annotated[int | None, typer.Option(help="Blocks of the KV cache.")] = None,
         max_num_seqs: Annotated[int | None, typer.Option(help="Most running sequences.")] = None,
-        max_num_batched_tokens: Annotated[
-            int | None, typer.Option(help="Token budget of a step.")
-        ] = None,
+        max_num_batched_tokens: Annotated[int | None, typer.Option(help="Step's tokens.")] = None,
         max_model_len: Annotated[int | None, typer.Option(help="Longest sequence.")] = None,
-        async_scheduling: Annotated[
-            bool | None,
-            typer.Option(
-                "--async-scheduling/--no-async-scheduling",
-                help="Whether steps are decided one ahead; vLLM's default on GPUs.",
-            ),
-        ] = None,
+        async_scheduling: AsyncScheduling = None,
     ) -> None:
         """Measure a live engine and write a profile for the simulated one.
 

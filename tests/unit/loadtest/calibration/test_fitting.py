@@ -20,9 +20,7 @@ from loadtest.calibration.fitting import (
 TRUE = Costs(13.8, 0.05, 0.06, 48.5, 1.1, 5.0)
 
 
-def synthetic(
-    costs: Costs, random: Random, noise: float, outliers: float = 0.0
-) -> list[Observation]:
+def synthetic(costs: Costs, rng: Random, noise: float, outliers: float = 0.0) -> list[Observation]:
     """Decode steps and prompts with noise; an outlier is a stall, or the bunch after one."""
     works = [
         Work(1, n, n * context / 1e3) for n in (1, 4, 16, 64, 256) for context in (50, 2000, 8000)
@@ -30,9 +28,9 @@ def synthetic(
     works += [prefill_work(n, 2048, requests=1) for n in (4, 64, 512, 2048, 8192, 32768)]
     rows = []
     for work in works * 4:
-        factor = 1 + random.gauss(0, noise)
-        if random.random() < outliers:
-            factor *= random.choice((3.0, 0.003))
+        factor = 1 + rng.gauss(0, noise)
+        if rng.random() < outliers:
+            factor *= rng.choice((3.0, 0.003))
         rows.append(Observation("x", work, costs.of_ms(work) * factor))
     return rows
 
@@ -66,9 +64,9 @@ def test_noise_and_outliers_of_both_sides_move_the_large_costs_little(seed: int)
 @given(st.integers(0, 10_000))
 @settings(max_examples=100, deadline=None)
 def test_least_squares_is_never_negative_and_no_direction_improves_it(seed: int) -> None:
-    random = np.random.Generator(np.random.PCG64(seed))
-    matrix = random.normal(size=(12, 4))
-    target = random.normal(size=12)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    matrix = rng.normal(size=(12, 4))
+    target = rng.normal(size=12)
     solution = nonnegative_least_squares(matrix, target)
     gradient = matrix.T @ (target - matrix @ solution)
     assert (solution >= 0).all()

@@ -49,11 +49,11 @@ def write(path: Path, entries: list[dict[str, Any]]) -> Path:
 
 
 def simulated_log(path: Path) -> Path:
-    random = Random(1)
+    rng = Random(1)
     at_s, demands = 0.0, []
     for _ in range(200):
-        at_s += random.expovariate(2.0)
-        demands.append(Demand(at_s, random.randint(50, 3000), random.randint(20, 400)))
+        at_s += rng.expovariate(2.0)
+        demands.append(Demand(at_s, rng.randint(50, 3000), rng.randint(20, 400)))
     entries = []
     for demand, timing in zip(demands, replay_open(PROFILE, demands), strict=True):
         first_s = demand.at_s + timing.ttft_ms / 1e3
