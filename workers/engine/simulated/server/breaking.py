@@ -86,7 +86,7 @@ class Breaking:
         if fault.kind in _MUST_END and fault.for_s is None:
             raise Refusal(f"{fault.kind} needs for_s: nobody could end it")
         exchange.reply(200, _encode(fault))
-        self._make(fault)
+        self._make(fault, exchange)
 
     def swallows(self, exchange: Exchange) -> bool:
         """Whether the fault takes this request, so that nobody else answers it."""
@@ -102,12 +102,12 @@ class Breaking:
             return True
         return False
 
-    def _make(self, fault: Fault) -> None:
+    def _make(self, fault: Fault, asked: Exchange) -> None:
         worker = self._worker
         if fault.kind.endswith("_events"):
             self._break_events(fault)
             return
-        self._heal()
+        self._heal(asked)
         self._fault = fault
         if fault.kind == "hang":
             worker.run_at(0.0)
@@ -115,15 +115,15 @@ class Breaking:
             worker.run_at(1.0 / fault.factor)
         elif fault.kind == "restart":
             self._fault = Fault(kind="none")
-            worker.restart()
+            worker.restart(asked)
         elif fault.kind == "crash":
-            worker.crash("it was told to crash", for_good=fault.for_s is None)
+            worker.crash("it was told to crash", for_good=fault.for_s is None, asked=asked)
         elif fault.kind == "refuse":
             worker.refuse()
         elif fault.kind == "half_open":
-            worker.mute_connections()
+            worker.mute_connections(asked)
         elif fault.kind == "reset" and not fault.after_s:
-            worker.reset_connections()
+            worker.reset_connections(asked)
         if fault.for_s is not None:
             self._ends = self._loop.call_later(fault.for_s, self._heal)
 
@@ -137,7 +137,7 @@ class Breaking:
             else:
                 faults.reorder += fault.count
 
-    def _heal(self) -> None:
+    def _heal(self, asked: Exchange | None = None) -> None:
         """Ends the present fault."""
         if self._ends is not None:
             self._ends.cancel()
@@ -150,4 +150,4 @@ class Breaking:
         elif fault.kind == "crash":
             self._worker.tasks.start("revive", self._worker.revive())
         elif fault.kind == "half_open":
-            self._worker.reset_connections()
+            self._worker.reset_connections(asked)

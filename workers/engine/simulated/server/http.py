@@ -117,6 +117,10 @@ class Exchange:
         """Nothing more comes on this connection, and it does not end."""
         self._connection.mute = True
 
+    def is_on(self, connection: Connection) -> bool:
+        """Whether it came over this connection."""
+        return self._connection is connection
+
 
 class Door(Protocol):
     """What connections ask of their server."""

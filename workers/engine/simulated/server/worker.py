@@ -116,14 +116,18 @@ class SimulatedWorker:
             self._server = None
         self._listener.close()
 
-    def reset_connections(self) -> None:
+    def reset_connections(self, asked: Exchange | None = None) -> None:
+        """Cuts all connections; the one that asked for it gets its answer first."""
         for connection in tuple(self.connections):
-            connection.reset()
+            if asked is not None and asked.is_on(connection):
+                connection.close()
+            else:
+                connection.reset()
 
-    def mute_connections(self) -> None:
-        """Makes all connections half-open."""
+    def mute_connections(self, asked: Exchange | None = None) -> None:
+        """Makes all connections half-open but the one that asked for it."""
         for connection in self.connections:
-            connection.mute = True
+            connection.mute = asked is None or not asked.is_on(connection)
 
     def run_at(self, rate: float) -> None:
         """Lets engine time pass at `rate`; 0 stops it."""
@@ -133,10 +137,10 @@ class SimulatedWorker:
         for rank in self.ranks:
             rank.resume()
 
-    def crash(self, cause: str, *, for_good: bool = True) -> None:
+    def crash(self, cause: str, *, for_good: bool, asked: Exchange | None = None) -> None:
         """Dies as a process does: sockets close, nothing is answered any more."""
         self.refuse()
-        self.restart()
+        self.restart(asked)
         if for_good:
             for publisher in self.publishers:
                 publisher.close()
@@ -148,9 +152,9 @@ class SimulatedWorker:
         self.restart()
         await self.listen()
 
-    def restart(self) -> None:
+    def restart(self, asked: Exchange | None = None) -> None:
         """A new life in place: the same ports, an empty cache, sequences from 0."""
-        self.reset_connections()
+        self.reset_connections(asked)
         for rank in self.ranks:
             rank.restart()
 
