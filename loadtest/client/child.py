@@ -25,8 +25,8 @@ from loadtest.client.frames import (
     Ready,
     Refused,
     Rows,
+    Said,
     Stop,
-    Told,
     asked_decoder,
     frame,
 )
@@ -47,8 +47,8 @@ async def serve(clock: Clock) -> None:
     """Reads the order, runs it, tells the result."""
     reader, writer = await _pipes()
 
-    async def tell(told: Told) -> None:
-        writer.write(frame(told))
+    async def tell(said: Said) -> None:
+        writer.write(frame(said))
         await writer.drain()
 
     order = asked_decoder.decode(await reader.readline())
@@ -97,7 +97,7 @@ async def _stop_when_told(reader: asyncio.StreamReader, share: Share) -> None:
 
 
 async def _tell_progress(
-    part: int, share: Share, clock: Clock, tell: Callable[[Told], Awaitable[None]]
+    part: int, share: Share, clock: Clock, tell: Callable[[Said], Awaitable[None]]
 ) -> None:
     while True:
         await clock.sleep(_PROGRESS_S)

@@ -64,26 +64,26 @@ class Rows(msgspec.Struct, frozen=True, tag="rows"):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """All was said."""
+    """That was all."""
 
     facts: ProcessFacts
     stopped: bool
 
 
-Told = Ready | Refused | Progress | Rows | Finished
+Said = Ready | Refused | Progress | Rows | Finished
 Asked = Order | Begin | Stop
 asked_decoder = msgspec.json.Decoder(Asked)
-_told_decoder = msgspec.msgpack.Decoder(Told)
+_said_decoder = msgspec.msgpack.Decoder(Said)
 
 
-def frame(told: Told) -> bytes:
+def frame(said: Said) -> bytes:
     """One frame."""
-    data = msgspec.msgpack.encode(told)
+    data = msgspec.msgpack.encode(said)
     return _LENGTH.pack(len(data)) + data
 
 
-async def read_frame(reader: asyncio.StreamReader) -> Told:
+async def read_frame(reader: asyncio.StreamReader) -> Said:
     """The next frame; raises `asyncio.IncompleteReadError` at the end of the pipe."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    told: Told = _told_decoder.decode(await reader.readexactly(length))
-    return told
+    said: Said = _said_decoder.decode(await reader.readexactly(length))
+    return said

@@ -72,16 +72,17 @@ class MooncakeTrace:
         )
 
     def requests(self, seed: int) -> Iterator[TracedRequest]:
-        """The trace's requests; the seed changes nothing."""
+        """The trace's requests; the seed chooses only the words, so that another one meets no cache
+        of an earlier run."""
         for place, (_, line) in enumerate(_lines(self.path, self.block_tokens)):
             yield TracedRequest(
                 number=place,
                 at_s=line.timestamp / 1000.0 - self.begin_s,
                 session=f"line-{place}",
                 tenant="",
-                segments=tuple(_segments(line, self.block_tokens)),
+                segments=tuple(_segments(line, self.block_tokens, seed)),
                 output_len=max(1, line.output_length),
-                answer_key=key_of("mooncake answer", place),
+                answer_key=key_of("mooncake answer", seed, place),
                 hash_ids=line.hash_ids,
             )
 
@@ -116,8 +117,8 @@ def _fault_of(line: _Line, block_tokens: int) -> str | None:
     return None
 
 
-def _segments(line: _Line, block_tokens: int) -> Iterator[Segment]:
+def _segments(line: _Line, block_tokens: int, seed: int) -> Iterator[Segment]:
     left = line.input_length
     for hash_id in line.hash_ids:
-        yield Segment(key_of("mooncake", hash_id), min(left, block_tokens))
+        yield Segment(key_of("mooncake", seed, hash_id), min(left, block_tokens))
         left -= block_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +127,8 @@ def _add_sweep(group: typer.Typer) -> None:
         html: flags.Html = None,
     ) -> None:
         """Send one workload at rising rates and find the knee: the highest rate, all lower ones
-        included, at which the share of good requests is at least --goodput."""
+        included, at which the share of good requests is at least --goodput. Each level has a seed
+        of its own, counted up from --seed, so that none meets another's cache."""
         given = locals()
         levels = _rates(rates)
         aim = flags.aim_of(given, levels[0])
@@ -200,9 +202,10 @@ async def _sweep(aim: Aim, options: Plan, label: str | None, levels: _Levels) ->
     name = label or facts.model
     stop = _stopped_by_ctrl_c()
     console = Console(stderr=True)
+    seeds = count(plan.shape.seed)  # a level must not meet what an earlier one left in caches
 
     async def run_at(rate_per_s: float) -> RunResult:
-        shape = msgspec.structs.replace(plan.shape, rate_per_s=rate_per_s)
+        shape = msgspec.structs.replace(plan.shape, rate_per_s=rate_per_s, seed=next(seeds))
         level = msgspec.structs.replace(plan, shape=shape)
         with Standing(console, f"{name} at {rate_per_s:.3g}/s") as standing:
             watching = Watching(standing.update, stop)

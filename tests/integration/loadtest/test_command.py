@@ -8,9 +8,17 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from loadtest.client.processes import run_load
+from loadtest.plan import Plan
 from loadtest.results import RunResult, SweepResult, read_result
+from loadtest.workloads.catalog import Choice
+from loadtest.workloads.requests import Api
+from loadtest.workloads.shaping import Shape
+from rhizome.clock import SystemClock
+from rhizome.tasks import Tasks
 from tests.support.load_models import PacedServer, running_paced, save_demo_tokenizer
 from tests.support.waiting import eventually
 
@@ -73,6 +81,7 @@ async def test_a_sweep_tells_the_knee(tokenizer: Path, tmp_path: Path) -> None:
     assert isinstance(result, SweepResult)
     assert (len(result.levels), result.knee.rate_per_s, result.knee.is_beyond) == (2, 20.0, True)
     assert "at or beyond" in said
+    assert [level.workload["shape"]["seed"] for level in result.levels] == [0, 1]
 
 
 async def test_an_interrupted_run_is_a_partial_result(tokenizer: Path, tmp_path: Path) -> None:
@@ -99,3 +108,20 @@ async def test_a_dead_target_is_told() -> None:
     code, text = await ran("run", "--url", url)
     assert code == 11
     assert f"no answer from {url}" in text
+
+
+async def test_a_client_process_that_dies_leaves_a_partial_result(tokenizer: Path) -> None:
+    choice, shape = Choice(name="no-sharing"), Shape(rate_per_s=20.0, duration_s=2.0)
+    async with running_paced(PacedServer(0.01, 0.0)) as server, Tasks("test") as tasks:
+        plan = Plan(
+            url=server.url, model="m", tokenizer=str(tokenizer), choice=choice, shape=shape,
+            api=Api.CHAT, extra={"max_tokens": 2}, processes=2,
+        )  # fmt: skip
+        running = tasks.start("run", run_load(plan, SystemClock()))
+        await eventually(lambda: len(server.bodies) > 5, within_s=30)
+        psutil.Process().children()[0].kill()
+        measured = await asyncio.wait_for(running, 30)
+    assert len(measured.processes) == 1
+    assert measured.records
+    assert [fault.endswith("died; its requests are lost") for fault in measured.faults] == [True]
+    assert not psutil.Process().children()

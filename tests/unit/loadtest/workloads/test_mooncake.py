@@ -33,6 +33,14 @@ def test_a_line_becomes_segments_of_its_blocks(tmp_path: Path) -> None:
     assert (first.prompt_len, first.output_len, second.hash_ids) == (5, 3, (1, 7))
 
 
+def test_another_seed_has_the_same_blocks_in_other_words(tmp_path: Path) -> None:
+    trace = MooncakeTrace.open(written(tmp_path / "t.jsonl", GOOD, GOOD), block_tokens=4)
+    one, two = list(trace.requests(seed=1)), list(trace.requests(seed=2))
+    assert one[0].segments == one[1].segments
+    assert one[0].hash_ids == two[0].hash_ids
+    assert one[0].segments[0].key != two[0].segments[0].key
+
+
 def test_a_gzipped_trace_is_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
