@@ -86,11 +86,11 @@ class Dispatcher:
     rng: Random
     _presumed: list[tuple[float, int, Receipt]] = field(default_factory=list)
     """When the prompts of answers that are not streamed are presumed done, soonest first."""
-    _standings: Standings = field(init=False)
+    standings: Standings = field(init=False)
 
     def __post_init__(self) -> None:
         sources = Sources(self.fleet, self.index, self.book, self.speeds, self.settings.admission)
-        self._standings = Standings(sources)
+        self.standings = Standings(sources)
 
     def joined(self, record: WorkerRecord) -> None:
         """A fleet listener: a worker is judged like others of its model until it is known."""
@@ -119,12 +119,12 @@ class Dispatcher:
 
     def has_room(self, model: str, priority: Priority) -> bool:
         """Whether some worker could take one more request of this class."""
-        return self._standings.of(model).has_room(priority)
+        return self.standings.of(model).has_room(priority)
 
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
         now_s = self.clock.monotonic_s()
-        board = self._standings.of(job.model)
+        board = self.standings.of(job.model)
         candidates = with_room(board.candidates(job.prompt, job.priority, job.excluded, now_s))
         if not candidates:
             return None
@@ -144,7 +144,7 @@ class Dispatcher:
         while self._presumed and self._presumed[0][0] <= now_s:
             self.book.first_byte(heapq.heappop(self._presumed)[2])
         self.index.expire(now_s)
-        self._standings.refresh()
+        self.standings.refresh()
         leaked = self.book.sweep(now_s, 2 * self.settings.relay.total_timeout_s)
         if leaked:
             _log.error("%d receipts were never given back: %s", len(leaked), leaked[:3])

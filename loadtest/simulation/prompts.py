@@ -30,11 +30,12 @@ class KeyedPrompt:
         return found
 
     def sequence(self, block_size: int) -> list[int]:
-        """Keys of all full blocks of prompt and answer together."""
+        """Keys of all full blocks of prompt and answer together, without the answer's last token:
+        no engine computes what would follow it."""
         found = self._sequences.get(block_size)
         if found is None:
             traced = self._traced
-            answer = Segment(traced.answer_key, traced.output_len, Role.ASSISTANT)
+            answer = Segment(traced.answer_key, traced.output_len - 1, Role.ASSISTANT)
             found = block_keys((*traced.segments, answer), block_size)
             self._sequences[block_size] = found
         return found

@@ -56,18 +56,18 @@ class Scenario:
             raise SettingsError(
                 f"there is no policy {policy!r}", advice=f"Known are {', '.join(POLICY_NAMES)}."
             )
-        profiles = tuple(profile for profile, count in self.groups for _ in range(count))
-        if not profiles:
+        workers = self.workers
+        if not workers:
             raise SettingsError("a fleet has at least one worker")
         for failure in self.failures:
-            if not 0 <= failure.worker < len(profiles):
+            if not 0 <= failure.worker < workers:
                 raise SettingsError(
-                    f"worker {failure.worker} cannot fail: the fleet has 0 to {len(profiles) - 1}"
+                    f"worker {failure.worker} cannot fail: the fleet has 0 to {workers - 1}"
                 )
-        blocks = sum(profile.kv_blocks for profile in profiles)
-        _check_memory(blocks, len(profiles))
+        blocks = sum(profile.kv_blocks * count for profile, count in self.groups)
+        _check_memory(blocks, workers)
         return FleetPlan(
-            profiles=profiles,
+            profiles=tuple(profile for profile, count in self.groups for _ in range(count)),
             settings=_with(self.settings, policy, blocks),
             seed=self.shape.seed,
             event_delay_s=self.event_delay_s,

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from rhizome.cli import load_options as flags
-from rhizome.cli.simulate_tables import print_comparison
+from rhizome.cli.simulate_tables import print_comparison, print_knee, print_sizing
 from rhizome.clock import SystemClock
 from rhizome.errors import SettingsError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # numpy and the engine are for those who simulate
     from loadtest.simulation.running import Scenario
 
 T = TypeVar("T")
+_NOT_KEPT = 1
 DEFAULT_PROFILE = "qwen3-32b-h100-tp2"
 Profiles = Annotated[
     list[str] | None,
@@ -52,11 +53,12 @@ def register(app: typer.Typer) -> None:
         help="Simulate a fleet under the router's own decisions, in virtual time.",
         no_args_is_help=True,
     )
-    _add_compare(group)
+    _add_run(group)
+    _add_size(group)
     app.add_typer(group)
 
 
-def _add_compare(group: typer.Typer) -> None:
+def _add_run(group: typer.Typer) -> None:
     @group.command("run")
     def run(
         policy: Annotated[
@@ -107,6 +109,66 @@ def _add_compare(group: typer.Typer) -> None:
             _keep(_write_page, html, render_report([run.result for run in runs]))
 
 
+def _add_size(group: typer.Typer) -> None:
+    @group.command("size")
+    def size(
+        slo_ttft_p99_ms: Annotated[
+            float, typer.Option(min=0.001, help="Promised p99 of TTFT, ms.")
+        ] = 1000.0,
+        completed: Annotated[
+            float, typer.Option(min=0.01, max=1.0, help="Least share of answered requests.")
+        ] = 0.99,
+        workers_max: Annotated[int, typer.Option(min=1, help="Most workers to try.")] = 1024,
+        scales: Annotated[
+            str, typer.Option(help="Times the load, to find how much the fleet carries.")
+        ] = "0.5,0.75,1,1.25,1.5,2,3",
+        refine: Annotated[int, typer.Option(min=0, max=10, help="Runs to narrow the knee.")] = 2,
+        policy: Annotated[str, typer.Option(help="How workers are chosen.")] = "cost",
+        profile: Annotated[str, typer.Option(help="Engine profile.")] = DEFAULT_PROFILE,
+        workers: Annotated[int, typer.Option(min=1, help="Workers to begin with.")] = 4,
+        block_size: BlockSize = None,
+        workload: flags.WorkloadName = "sessions",
+        trace: flags.Trace = None,
+        curve: flags.Curve = None,
+        settings: flags.Settings = None,
+        rate: Rate = None,
+        rate_scale: flags.RateScale = 1.0,
+        time_scale: flags.TimeScale = 1.0,
+        duration: flags.Duration = None,
+        requests: flags.RequestsMax = None,
+        warmup: flags.Warmup = 0.0,
+        seed: flags.Seed = 0,
+        tenants: flags.Tenants = None,
+        event_delay_ms: EventDelay = 5.0,
+        config: Config = None,
+        label: flags.Label = None,
+        output: flags.Output = Path("sizing.json"),
+    ) -> None:
+        """Find the smallest fleet that keeps a promise, and how much load that fleet carries."""
+        given = locals()
+        given |= {"profile": [profile], "workers": [workers], "fail": None}
+        given |= {"slo_ttft_ms": slo_ttft_p99_ms, "slo_tpot_ms": 0.0}
+        from loadtest.results import Told, write_result
+        from loadtest.simulation.sizing import Promise
+        from loadtest.simulation.whatif import WhatIf
+
+        if workers > workers_max:
+            raise SettingsError(f"--workers {workers} is more than --workers-max {workers_max}")
+        told = Told(label or f"{profile} {workload}", flags.command_line())
+        promise = Promise(slo_ttft_p99_ms, completed)
+        scenario = _scenario(given)
+        scenario.plan(policy)
+        what_if = WhatIf(scenario, policy, promise, told, SystemClock())
+        console = Console()
+        sizing = what_if.smallest_fleet(workers, workers_max)
+        print_sizing(console, sizing, promise)
+        if sizing.workers is None:
+            raise typer.Exit(_NOT_KEPT)
+        found, sweep = what_if.knee(sizing.workers, _numbers(scales, "--scales"), refine)
+        print_knee(console, found, sizing.workers)
+        _keep(write_result, output, sweep)
+
+
 def _write_page(path: Path, page: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -142,6 +204,17 @@ def _scenario(given: dict[str, Any]) -> Scenario:
         slo=Slo(ttft_ms=given["slo_ttft_ms"] or None, tpot_ms=given["slo_tpot_ms"] or None),
         warmup_s=given["warmup"],
     )
+
+
+def _numbers(text: str, flag: str) -> list[float]:
+    """Numbers above 0 that commas part."""
+    try:
+        found = sorted({float(word) for word in text.split(",")})
+    except ValueError as error:
+        raise SettingsError(f"{flag} {text!r} are not numbers such as 1,2,4") from error
+    if not (found[0] > 0 and found[-1] < float("inf")):
+        raise SettingsError(f"{flag} {text!r}: each must be above 0")
+    return found
 
 
 def _failure(text: str) -> Failure:

@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from loadtest.metrics import Spread
     from loadtest.simulation.running import Simulated
+    from loadtest.simulation.sizing import Promise, RateKnee, Shown, Sizing
 
 
 def print_comparison(console: Console, runs: Sequence[Simulated]) -> None:
@@ -62,3 +63,50 @@ def _of(spread: Spread | None, *names: str) -> list[str]:
     if spread is None:
         return ["-"] * len(names)
     return [f"{getattr(spread, name):.1f}" for name in names]
+
+
+def print_sizing(console: Console, sizing: Sizing, promise: Promise) -> None:
+    """What was tried, ascending, and the answer."""
+    table = _shown_table("workers")
+    for shown in sorted(sizing.tried, key=lambda one: one.workers):
+        table.add_row(str(shown.workers), *_cells(shown), _kept(shown, promise))
+    console.print(table)
+    if sizing.workers is None:
+        console.print("no number of workers that was tried keeps the promise")
+    else:
+        console.print(f"{sizing.workers} workers keep p99 TTFT under {promise.ttft_ms_p99:g} ms")
+
+
+def print_knee(console: Console, found: RateKnee, workers: int) -> None:
+    """What was tried, ascending, and where the knee is."""
+    table = _shown_table("load")
+    for scale, shown in sorted(found.tried, key=lambda one: one[0]):
+        kept = found.rate_scale is not None and scale <= found.rate_scale
+        table.add_row(f"x {scale:.3g}", *_cells(shown), "yes" if kept else "no")
+    console.print(table)
+    if found.rate_scale is None:
+        console.print(f"{workers} workers do not carry the lowest load that was tried")
+    else:
+        word = "at least " if found.is_beyond else ""
+        console.print(f"{workers} workers carry {word}{found.rate_scale:.3g} times the load")
+
+
+def _shown_table(heading: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in (heading, "req/s", "TTFT p99 ms", "answered", "good", "kept"):
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cells(shown: Shown) -> tuple[str, ...]:
+    p99 = shown.ttft_ms_p99
+    return (
+        f"{shown.rate_per_s:.2f}",
+        "-" if p99 is None else f"{p99:.0f}",
+        f"{shown.completed_share:.1%}",
+        f"{shown.goodput_share:.1%}",
+    )
+
+
+def _kept(shown: Shown, promise: Promise) -> str:
+    return "yes" if shown.keeps(promise) else "no"
