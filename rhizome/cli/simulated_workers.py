@@ -55,10 +55,7 @@ def register(app: typer.Typer) -> None:
         """Run simulated workers in the foreground; prints how routers reach them."""
         settings = load_settings(None)
         configure_logs(settings.logs.level, settings.logs.style)
-        if no_key and host not in {"127.0.0.1", "::1", "localhost"}:
-            raise SettingsError(
-                "--no-key needs a loopback --host", advice="Leave out --no-key, or --host."
-            )
+        _refuse_open_door(host, no_key)
         import uvloop
 
         from workers.engine.simulated.fleet import FleetPlan, serve_fleet
@@ -86,6 +83,13 @@ def register(app: typer.Typer) -> None:
             models_directory=models_directory(settings),
         )
         uvloop.run(serve_fleet(plan, lambda addresses: _print(addresses, None if no_key else file)))
+
+
+def _refuse_open_door(host: str, no_key: bool) -> None:
+    if no_key and host not in {"127.0.0.1", "::1", "localhost"}:
+        raise SettingsError(
+            "--no-key needs a loopback --host", advice="Leave out --no-key, or --host."
+        )
 
 
 def _print(addresses: Sequence[Address], key_file: Path | None) -> None:
