@@ -104,6 +104,7 @@ def _simulated(plan: FleetPlan) -> SimulatedFleet:
         port_base=0,
         api_key=None,
         curve=False,
+        topic="",
         models_directory=Path(plan.model_directory).parent,
     )
 

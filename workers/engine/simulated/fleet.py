@@ -39,6 +39,8 @@ class FleetPlan:
     """Whether events are encrypted; not all readers can do that."""
     models_directory: Path
     kept_batches: int = 10_000
+    topic: str = "kv"
+    """Of the events; some readers know none but the empty one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ async def start_fleet(
         seed=spec.seed,
         breakable=flags.faults,
     )
-    place = EventPlace(plan.host, host, curve=plan.curve, kept_batches=plan.kept_batches)
+    place = EventPlace(
+        plan.host, host, plan.topic, curve=plan.curve, kept_batches=plan.kept_batches
+    )
     words = open_words(directory, clock)
     addresses = []
     for number in range(plan.count):
