@@ -41,7 +41,7 @@ class ModelTokenizer:
     def __init__(self, files: ModelFiles) -> None:
         config = files.tokenizer_config
         try:
-            with _library_faults():
+            with library_faults():
                 self._tokenizer = tokenizers.Tokenizer.from_str(_definition(files))
                 self._tokenizer.no_truncation()
                 self._tokenizer.no_padding()
@@ -62,7 +62,7 @@ class ModelTokenizer:
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """The ids of the whole text; raises `CannotRender`."""
         try:
-            with _library_faults():
+            with library_faults():
                 encodings = self._tokenizer.encode_batch_fast(
                     [text], add_special_tokens=add_special_tokens
                 )
@@ -73,7 +73,7 @@ class ModelTokenizer:
     def encode_end(self, text: str, add_special_tokens: bool, tokens_max: int) -> list[int]:
         """The last ids, special tokens kept, `tokens_max` in all; raises `CannotRender`."""
         try:
-            with _library_faults():
+            with library_faults():
                 encoding = self._tokenizer.encode(text, add_special_tokens=False)
                 specials = self._specials if add_special_tokens else 0
                 encoding.truncate(max(0, tokens_max - specials), direction="left")
@@ -85,7 +85,7 @@ class ModelTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text, special tokens included; raises `CannotRender`."""
         try:
-            with _library_faults():
+            with library_faults():
                 return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
         except TokenizerFault as error:
             raise CannotRender(Why.TOKENIZER_FAILED, str(error)) from error
@@ -210,7 +210,7 @@ def _definition(files: ModelFiles) -> str:
 
 
 @contextmanager
-def _library_faults() -> Iterator[None]:
+def library_faults() -> Iterator[None]:
     """Names the failures of the Rust library, which raises bare `Exception` and panics."""
     try:
         yield

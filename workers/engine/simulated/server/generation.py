@@ -159,7 +159,7 @@ class Generation:
                 script = write_script(self._worker.words, prompt, body, limit, seed + copy)
                 choice = Choice(self._worker.name_of_next(), len(choices), at, script)
                 choice.root = root
-                choice.extra = body.cache_salt
+                choice.salt = body.cache_salt
                 choice.session_id = body.session_id
                 choice.adapter = (number, adapter) if adapter else None
                 choices.append(choice)

@@ -36,7 +36,6 @@ class Choice:
         "cached_tokens",
         "deliver",
         "delivered",
-        "extra",
         "first_s",
         "index",
         "keys",
@@ -44,6 +43,7 @@ class Choice:
         "name",
         "prompt_index",
         "root",
+        "salt",
         "script",
         "session_id",
         "started_s",
@@ -58,7 +58,7 @@ class Choice:
         self.deliver: Deliver = _nobody
         self.adapter: tuple[int, str] | None = None
         """The LoRA adapter's number and name."""
-        self.extra: str | None = None
+        self.salt: str | None = None
         """The cache salt."""
         self.session_id: str | None = None
         self.root = 0
@@ -267,8 +267,8 @@ class Rank:
         number, name = choice.adapter or (None, None)
         plain = [name] if name else []
         extras: list[list[str] | None] = [plain or None for _ in event.keys]
-        if first == 0 and choice.extra is not None:
-            extras[0] = [*plain, choice.extra]
+        if first == 0 and choice.salt is not None:
+            extras[0] = [*plain, choice.salt]
         return BlockStored(
             block_hashes=[_hash(key) for key in event.keys],
             parent_block_hash=None if event.parent is None else _hash(event.parent),

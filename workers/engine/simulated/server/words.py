@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders
 from rhizome.clock import Clock
 from rhizome.errors import ModelUnusable
 from rhizome.render.renderer import load_renderer
+from rhizome.render.tokenizer import TokenizerFault, library_faults
 
 _WORDS_MAX = 4096
 _CANDIDATES_MAX = 65_536
@@ -61,13 +62,18 @@ class Detokenizer:
 
     def __init__(self, words: Words, prompt: Sequence[int], skip_special_tokens: bool) -> None:
         self._library = words.library
-        self._stream = decoders.DecodeStream(
-            ids=list(prompt), skip_special_tokens=skip_special_tokens
-        )
+        self._skip = skip_special_tokens
+        self._stream = decoders.DecodeStream(ids=list(prompt), skip_special_tokens=self._skip)
 
     def text(self, token_id: int) -> str:
         """The text that this token completes."""
-        return self._stream.step(self._library, token_id) or ""
+        try:
+            with library_faults():
+                return self._stream.step(self._library, token_id) or ""
+        except TokenizerFault:
+            # Bytes that are no text at all upset the stream; vLLM begins a new one, too.
+            self._stream = decoders.DecodeStream(skip_special_tokens=self._skip)
+            return self._stream.step(self._library, token_id) or ""
 
 
 def _clean_words(library: Tokenizer) -> Iterator[tuple[int, str]]:

@@ -183,3 +183,11 @@ async def test_long_prompts_are_tokenized_beside_the_loop_with_the_same_end(
             assert answer["usage"]["prompt_tokens"] == len(words.renderer.text(prompt))
             refused = await http.post("/v1/completions", json={"prompt": prompt * 9})
             assert refused.status_code == 400
+
+
+async def test_bytes_that_are_no_text_are_said_all_the_same(
+    http: httpx.AsyncClient, words: Words
+) -> None:
+    for forced in ([128], [129], [200], list(range(100, 256))):
+        answer = await complete(http, allowed_token_ids=forced, max_tokens=100)
+        assert answer["usage"]["completion_tokens"] == 100
