@@ -81,8 +81,12 @@ class PublishedBlocks:
                 self._copies.clear()
                 index.clear(self._target)
 
-    def _added(self, keys: Sequence[int]) -> list[int]:
+    def _added(self, keys: Sequence[int]) -> Sequence[int]:
+        """Those among them that had no copy."""
         copies = self._copies
+        if copies.keys().isdisjoint(keys):
+            copies.update(dict.fromkeys(keys, 1))
+            return keys
         new: list[int] = []
         for key in keys:
             count = copies.get(key, 0)
@@ -92,6 +96,7 @@ class PublishedBlocks:
         return new
 
     def _taken(self, keys: Sequence[int]) -> list[int]:
+        """Those among them that have no copy left."""
         copies = self._copies
         gone: list[int] = []
         for key in keys:

@@ -110,6 +110,10 @@ class PrefixIndex:
             return
         held, masks, shared, bit = holder.held, self._masks, self._shared_masks, holder.bit
         before = len(held)
+        if masks.keys().isdisjoint(hashes):  # nobody holds any of them
+            held.update(dict.fromkeys(reversed(hashes)))
+            masks.update(dict.fromkeys(reversed(hashes), bit))
+            hashes = ()
         for block in reversed(hashes):
             if block in held:
                 continue

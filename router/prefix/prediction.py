@@ -9,7 +9,7 @@ expiry costs nothing per call and memory follows the number of entries, not of p
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 ENTRY_BYTES = 120
 """Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
@@ -41,19 +41,18 @@ class Predictions:
     def add(self, slot: int, hashes: Sequence[int], expires_at_s: float) -> None:
         """Predicts the blocks until `expires_at_s`; a later time already set stays."""
         expiry = self._expiry.setdefault(slot, {})
-        masks, bit = self.masks, 1 << slot
-        fresh: list[int] = []
-        for block in hashes:
-            until_s = expiry.get(block)
-            if until_s is None:
-                expiry[block] = expires_at_s
-                masks[block] = masks.get(block, 0) | bit
-                fresh.append(block)
-            elif until_s < expires_at_s:
-                expiry[block] = expires_at_s
+        fresh = dict.fromkeys(hashes, expires_at_s)
+        if not expiry.keys().isdisjoint(fresh):
+            for block in hashes:
+                until_s = expiry.get(block)
+                if until_s is not None:
+                    expiry[block] = max(until_s, expires_at_s)
+                    fresh.pop(block, None)
         if fresh:
+            expiry.update(fresh)
+            self._set(fresh, 1 << slot)
             self._entries += len(fresh)
-            self._push(expires_at_s, slot, fresh)
+            self._push(expires_at_s, slot, list(fresh))
 
     def expire(self, now_s: float) -> None:
         """Drops every entry whose time is `now_s` or earlier."""
@@ -106,6 +105,14 @@ class Predictions:
             self._entries -= 1
         for until_s, blocks in prolonged.items():
             self._push(until_s, slot, blocks)
+
+    def _set(self, blocks: Collection[int], bit: int) -> None:
+        masks = self.masks
+        if masks.keys().isdisjoint(blocks):
+            masks.update(dict.fromkeys(blocks, bit))
+            return
+        for block in blocks:
+            masks[block] = masks.get(block, 0) | bit
 
     def _unset(self, block: int, bit: int) -> None:
         left = self.masks[block] & ~bit
