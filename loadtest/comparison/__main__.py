@@ -14,6 +14,7 @@ from pathlib import Path
 from loadtest.comparison import contenders, knees, scenarios
 from loadtest.comparison.fleet import FleetPlan
 from loadtest.comparison.peers import peers_directory
+from loadtest.comparison.priority import keep_family_at
 from loadtest.comparison.reports import write_all
 from loadtest.comparison.results import ComparisonResult, Findings
 from loadtest.comparison.rounds import Cell, Course, Watch, compare
@@ -21,6 +22,7 @@ from loadtest.results import machine_facts
 from rhizome.clock import Clock, SystemClock
 from rhizome.errors import StartError
 from rhizome.settings.load import load_settings
+from rhizome.tasks import Tasks
 from workers.demo_models import ensure_model
 
 RESULTS = Path("loadtest") / "results"
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--speed", type=float, default=0.5, help="of the simulated engines")
     add("--max-model-len", type=int, default=131_072, help="of the simulated engines")
     add("--find-knee", action="store_true", help="only search for round robin's knees")
+    add("--nice", type=int, help="niceness of all programs; below 0 for root only")
     add("--name", default="default", help="part of the results' directory")
     add("--note", default="", help="kept with the results")
     add("--results", type=Path, default=RESULTS, help="where results go")
@@ -106,11 +109,14 @@ async def run(options: argparse.Namespace, clock: Clock) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     watch = Watch(clock, stop, say)
-    if options.find_knee:
-        await knees.find(cells, course, watch)
-        return 0
     findings = Findings()
-    await compare(cells, course, watch, findings)
+    async with Tasks("comparison") as tasks:
+        if options.nice is not None:
+            tasks.start("priority", keep_family_at(options.nice, clock))
+        if options.find_knee:
+            await knees.find(cells, course, watch)
+            return 0
+        await compare(cells, course, watch, findings)
     result = ComparisonResult(
         name=options.name,
         command=course.told,

@@ -10,7 +10,7 @@ from loadtest.comparison.scenarios import GOODPUT_SHARE_MIN, Scenario
 from loadtest.results import Knee, RunResult
 from loadtest.running import sweep
 
-_SHARES = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0)
+_SHARES = (0.6, 0.8, 1.0, 1.25, 1.6, 2.0)
 """Of the knee that is known, or of a guess."""
 _REFINEMENTS = 1
 

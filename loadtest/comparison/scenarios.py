@@ -54,14 +54,14 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                     name="sessions",
                     settings={"think_s": 3.0, "token_s": 0.02, "output_tokens": 40},
                 ),
-                knee_per_s=36.0,
+                knee_per_s=52.0,
             ),
             Scenario(
                 name="agents",
                 choice=Choice(
                     name="agents", settings={"output_tokens": 30, "tool_s": 1.0, "token_s": 0.02}
                 ),
-                knee_per_s=18.0,
+                knee_per_s=16.0,
             ),
             Scenario(
                 name="mooncake",
@@ -74,7 +74,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             Scenario(
                 name="no-sharing",
                 choice=Choice(name="no-sharing", settings={"output_tokens": 40}),
-                knee_per_s=36.0,
+                knee_per_s=41.0,
                 levels=(1.0,),
             ),
             Scenario(
