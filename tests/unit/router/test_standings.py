@@ -1,0 +1,140 @@
+"""Boards: a row for each eligible target, read again when its numbers change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rhizome.fleet.records import WorkerRecord, WorkerState
+from rhizome.render.outcomes import Rendered, Why
+from rhizome.settings.tree import AdmissionSettings, PrefixSettings
+from router.admission.classes import Priority
+from router.fleet import EngineLoad, Fleet
+from router.prefix.index import PrefixIndex
+from router.prompt import RenderedPrompt
+from router.scheduling.load import LoadBook
+from router.scheduling.speeds import LearnedSpeeds
+from router.scheduling.types import Candidates
+from router.standings import Sources, Standings
+
+
+def record(name: str, **fields: object) -> WorkerRecord:
+    return WorkerRecord(
+        worker_id=name,
+        incarnation="a",
+        url="http://127.0.0.1:1",
+        state=WorkerState.READY,
+        **{"model": "m", "block_size": 16, **fields},  # type: ignore[arg-type]  # a test's fields
+    )
+
+
+@dataclass
+class Bench:
+    index: PrefixIndex = field(default_factory=lambda: PrefixIndex(2**24))
+    book: LoadBook = field(default_factory=LoadBook)
+    speeds: LearnedSpeeds = field(default_factory=lambda: LearnedSpeeds(4000.0, 20.0))
+
+    def __post_init__(self) -> None:
+        self.fleet = Fleet(2, own_in_flight=self.book.in_flight)
+        settings = AdmissionSettings(in_flight_max_per_worker=4)
+        sources = Sources(self.fleet, self.index, self.book, self.speeds, settings)
+        self.standings = Standings(sources)
+        for name in ("a", "b", "c"):
+            self.add(name)
+
+    def add(self, name: str, **fields: object) -> None:
+        self.index.add_worker(name)
+        self.speeds.add(name, "m")
+        self.fleet.upsert(record(name, **fields), 0.0)
+
+    def candidates(
+        self,
+        tokens: int = 100,
+        excluded: frozenset[str] = frozenset(),
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> Candidates:
+        rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
+        prompt = RenderedPrompt(rendered, None, PrefixSettings())
+        board = self.standings.of("m")
+        board.check_invariants()
+        return board.candidates(prompt, priority, set(excluded), 0.0)
+
+    def hashes(self, tokens: int, block_size: int) -> list[int]:
+        rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
+        return RenderedPrompt(rendered, None, PrefixSettings()).hashes(block_size)
+
+
+def test_what_is_booked_is_seen_and_what_is_released_is_gone() -> None:
+    bench = Bench()
+    bench.candidates()
+    receipt = bench.book.reserve("b", 70, 0.0)
+    assert bench.candidates().in_flight.tolist() == [0, 1, 0]
+    assert bench.candidates().queued_tokens.tolist() == [0, 70, 0]
+    bench.book.first_byte(receipt)
+    assert bench.candidates().queued_tokens.tolist() == [0, 0, 0]
+    bench.book.release(receipt)
+    assert bench.candidates().in_flight.tolist() == [0, 0, 0]
+
+
+def test_a_load_report_tells_of_other_routers() -> None:
+    bench = Bench()
+    bench.candidates()
+    bench.fleet.report("c", EngineLoad(running=2, waiting=1, kv_usage=0.5), 0.0)
+    assert bench.candidates().in_flight.tolist() == [0, 0, 3]
+    assert bench.candidates().kv_usage.tolist() == [0.0, 0.0, 0.5]
+
+
+def test_a_speed_that_is_learned_stands_in_for_those_that_are_not_known() -> None:
+    bench = Bench()
+    bench.candidates()
+    for _ in range(30):
+        bench.speeds.observe_first_token("a", 1000, 50.0, alone=True)
+        bench.speeds.observe_decode("b", 50, 500.0)
+    found = bench.candidates()
+    assert found.prefill_tokens_per_s[0] > 10_000
+    assert found.prefill_tokens_per_s[1] == found.prefill_tokens_per_s[2] > 10_000
+    assert found.decode_step_ms[0] == found.decode_step_ms[2] < 15
+
+
+def test_targets_that_leave_are_suspended_or_excluded_are_not_there() -> None:
+    bench = Bench()
+    assert list(bench.candidates().worker_ids) == ["a", "b", "c"]
+    assert list(bench.candidates(excluded=frozenset({"b"})).worker_ids) == ["a", "c"]
+    bench.fleet.dispatch_failed("a", "a", "refused")
+    assert list(bench.candidates().worker_ids) == ["b", "c"]
+    bench.fleet.remove("c", "left", 0.0)
+    assert list(bench.candidates().worker_ids) == ["b"]
+    bench.fleet.probe("a", True, 0.0)
+    bench.fleet.drain(frozenset({"b"}))
+    assert list(bench.candidates().worker_ids) == ["a"]
+
+
+def test_matches_are_credited_by_each_targets_own_block_size() -> None:
+    bench = Bench()
+    bench.add("d", block_size=32)
+    bench.add("e/rank", block_size=None)
+    bench.index.store("a", bench.hashes(100, 16))
+    bench.index.store("b", bench.hashes(100, 16)[:2])
+    bench.index.store("d", bench.hashes(100, 32))
+    assert bench.candidates(100).match_tokens.tolist() == [96, 32, 0, 96, 0]
+    assert bench.candidates(96).match_tokens.tolist() == [80, 32, 0, 64, 0]
+
+
+def test_a_slot_that_is_used_again_credits_its_new_owner() -> None:
+    bench = Bench()
+    bench.candidates()
+    bench.index.remove_worker("a")
+    bench.index.add_worker("z")
+    bench.index.store("z", bench.hashes(100, 16))
+    assert bench.candidates().match_tokens.tolist() == [0, 0, 0]
+
+
+def test_room_is_smaller_for_batch_work() -> None:
+    bench = Bench()
+    assert set(bench.candidates().in_flight_max.tolist()) == {4}
+    assert set(bench.candidates(priority=Priority.BATCH).in_flight_max.tolist()) == {2}
+    for name in ("a", "b", "c"):
+        for _ in range(2):
+            bench.book.reserve(name, 1, 0.0)
+    board = bench.standings.of("m")
+    assert board.has_room(Priority.INTERACTIVE)
+    assert not board.has_room(Priority.BATCH)
