@@ -129,7 +129,12 @@ class IndexComparison(RuleBasedStateMachine):
     @rule(path=paths)
     def match(self, path: list[int]) -> None:
         expected = self.model.match(chain(path), self.now_s)
-        self.compare(self.index.match(chain(path), self.now_s), expected)
+        matched = self.index.match(chain(path), self.now_s)
+        self.compare(matched, expected)
+        slots = self.index.match_slots(chain(path), self.now_s)
+        assert slots[-1] == 0
+        for worker in TARGETS:
+            assert slots[self.index.slot_of(worker)] == matched.get(worker, 0)
 
     def compare(self, matched: dict[str, int], expected: dict[str, int]) -> None:
         assert matched == expected
