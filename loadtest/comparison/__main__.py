@@ -16,7 +16,7 @@ from loadtest.comparison.fleet import FleetPlan
 from loadtest.comparison.peers import peers_directory
 from loadtest.comparison.priority import keep_family_at
 from loadtest.comparison.reports import write_all
-from loadtest.comparison.results import ComparisonResult, Findings
+from loadtest.comparison.results import ComparisonResult, Findings, write_comparison
 from loadtest.comparison.rounds import Cell, Course, Watch, compare
 from loadtest.results import machine_facts
 from rhizome.clock import Clock, SystemClock
@@ -101,40 +101,58 @@ def course_of(options: argparse.Namespace, cells: Sequence[Cell], directory: Pat
 async def run(options: argparse.Namespace, clock: Clock) -> int:
     """The comparison, or the search for knees."""
     cells = cells_of(options)
-    begun_s, begun_wall_s = clock.monotonic_s(), clock.wall_s()
-    day = datetime.fromtimestamp(begun_wall_s, UTC).date()
-    directory = options.results / f"{day}-{options.name}"
-    course = course_of(options, cells, directory)
+    story = Story(options, cells, clock.wall_s())
+    course = course_of(options, cells, story.directory)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    watch = Watch(clock, stop, say)
-    findings = Findings()
+
+    def tell(words: str) -> None:
+        say(words)
+        write_comparison(story.directory, story.result(course.told, clock, partial=True))
+
     async with Tasks("comparison") as tasks:
         if options.nice is not None:
             tasks.start("priority", keep_family_at(options.nice, clock))
         if options.find_knee:
-            await knees.find(cells, course, watch)
+            await knees.find(cells, course, Watch(clock, stop, say))
             return 0
-        await compare(cells, course, watch, findings)
-    result = ComparisonResult(
-        name=options.name,
-        command=course.told,
-        note=options.note,
-        begun_wall_s=begun_wall_s,
-        took_s=clock.monotonic_s() - begun_s,
-        machine=machine_facts(),
-        versions={cell.contender.system: cell.contender.version for cell in cells},
-        profile=options.profile,
-        speed=options.speed,
-        worker_count=options.workers,
-        cells=findings.cells,
-        faults=findings.faults,
-        partial=stop.is_set(),
-    )
-    for path in write_all(directory, result):
+        await compare(cells, course, Watch(clock, stop, tell), story.findings)
+    for path in write_all(story.directory, story.result(course.told, clock, partial=stop.is_set())):
         say(str(path))
-    return 0 if len(findings.cells) == len(cells) else 1
+    return 0 if len(story.findings.cells) == len(cells) else 1
+
+
+class Story:
+    """A comparison as it goes; what is known can be written at any time."""
+
+    def __init__(
+        self, options: argparse.Namespace, cells: Sequence[Cell], begun_wall_s: float
+    ) -> None:
+        day = datetime.fromtimestamp(begun_wall_s, UTC).date()
+        self.directory: Path = options.results / f"{day}-{options.name}"
+        self.findings = Findings()
+        self._options = options
+        self._cells = cells
+        self._begun_wall_s = begun_wall_s
+
+    def result(self, command: str, clock: Clock, *, partial: bool) -> ComparisonResult:
+        options = self._options
+        return ComparisonResult(
+            name=options.name,
+            command=command,
+            note=options.note,
+            begun_wall_s=self._begun_wall_s,
+            took_s=clock.wall_s() - self._begun_wall_s,
+            machine=machine_facts(),
+            versions={cell.contender.system: cell.contender.version for cell in self._cells},
+            profile=options.profile,
+            speed=options.speed,
+            worker_count=options.workers,
+            cells=self.findings.cells,
+            faults=self.findings.faults,
+            partial=partial,
+        )
 
 
 def say(words: str) -> None:

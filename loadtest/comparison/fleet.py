@@ -64,7 +64,9 @@ async def open_fleet(plan: FleetPlan, logs: Path, clock: Clock) -> AsyncIterator
             return told.exists()
 
         await program.until(is_told, _READY_S)
-        yield RunningFleet(msgspec.json.decode(told.read_bytes(), type=FleetPlace), program)
+        place = msgspec.json.decode(told.read_bytes(), type=FleetPlace)
+        told.unlink()
+        yield RunningFleet(place, program)
 
 
 async def serve(plan: FleetPlan, told: Path) -> None:
