@@ -87,6 +87,7 @@ class Dispatcher:
     _presumed: list[tuple[float, int, Receipt]] = field(default_factory=list)
     """When the prompts of answers that are not streamed are presumed done, soonest first."""
     standings: Standings = field(init=False)
+    """What the sources above say of each target, as columns."""
 
     def __post_init__(self) -> None:
         sources = Sources(self.fleet, self.index, self.book, self.speeds, self.settings.admission)
