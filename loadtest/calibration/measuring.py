@@ -26,6 +26,10 @@ _TINY_REPEATS = 5
 _BUDGET_UNKNOWN = 2**30
 _LENGTH_UNKNOWN = 2**31
 _ROOM_TO_DECODE = 160
+_NO_SMALL_REST = 0.85
+"""Of a power of two: cut by smaller powers of two, it leaves no last chunk too small to see."""
+_OBSERVERS = 2
+"""Streams that show the chunks of a prompt."""
 _ATTEMPTS = 272
 """Streams sent at once to see how many run: more than vLLM's smallest defaults."""
 _SHARE_MAX = 0.15
@@ -129,18 +133,27 @@ class Measuring:
     async def _find_limits(self, found: Measured) -> None:
         """Token budget and most sequences, as far as they show."""
         self._tell("looking for the token budget")
-        length = self._room(found, self._course.prompt_max)
+        length = int(self._room(found, self._course.prompt_max) * _NO_SMALL_REST)
         alone = await self._probes.prefill(length // 4, _BUDGET_UNKNOWN, "warm-up")
         if alone.ms * 6 / 1e3 < self._left_s * _SHARE_MAX:
-            mixed = await self._probes.mixed(2, 16, length)
-            budget = budget_of_chunks(length, 2, mixed.long_gaps)
-            found.max_num_batched_tokens = budget
-            if mixed.long_gaps == 1:
+            chunks = await self._count_chunks(length)
+            found.max_num_batched_tokens = budget_of_chunks(length, _OBSERVERS, chunks)
+            if chunks == 1:
                 found.longest_chunk = length
         else:
             found.skipped.append("the token budget: prompts take too long")
         self._tell("looking for the most sequences at once")
         found.max_num_seqs = await self._probes.sequences_max(_ATTEMPTS)
+
+    async def _count_chunks(self, length: int) -> int:
+        """Into how many steps a prompt is cut, as two of five tries saw it; else 0."""
+        seen: list[int] = []
+        for _ in range(5):
+            mixed = await self._probes.mixed(_OBSERVERS, 16, length)
+            if mixed.long_gaps in seen:
+                return mixed.long_gaps
+            seen.append(mixed.long_gaps)
+        return 0
 
     async def _round(self, found: Measured) -> bool:
         """All measurements once; False when the time was over before."""
