@@ -98,11 +98,12 @@ def rows_of(cells: Iterable[CellResult]) -> list[Row]:
 
 
 def write_comparison(directory: Path, result: ComparisonResult) -> Path:
-    """Writes the JSON, whole or not at all."""
+    """Writes the JSON, whole or not at all; whose home directory it was is not told."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / RESULT_FILE
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    data = msgspec.json.encode(result).replace(str(Path.home()).encode(), b"~")
+    part.write_bytes(msgspec.json.format(data, indent=1) + b"\n")
     part.replace(path)
     return path
 

@@ -9,24 +9,25 @@ from loadtest.comparison.results import ComparisonResult, Row, rows_of
 
 HEADS = (
     "contender",
-    "TTFT mean, ms",
+    "TTFT mean",
     "p50",
     "p99",
-    "TPOT mean, ms",
+    "TPOT mean",
     "p50",
     "p99",
     "goodput",
     "cached",
     "requests max/mean",
-    "computed tokens max/mean",
+    "tokens max/mean",
     "errors",
-    "router CPU, ms/request",
+    "router CPU",
 )
 READING = (
-    "Loads are shares of the highest rate that Rhizome's round robin carries. Latencies are of"
-    " requests answered whole, medians over the runs; goodput is the share of all requests answered"
-    " within the promised latencies; max/mean is over the workers, by the engines' own counters."
-    " Router, engines and client share the machine's cores."
+    "Loads are shares of the highest rate that Rhizome's round robin carries. Latencies are in ms,"
+    " of requests answered whole, medians over the runs; goodput is the share of all requests"
+    " answered within the promised latencies; max/mean is over the workers, of requests and of"
+    " tokens computed, by the engines' own counters; the router's CPU is in ms a request. Router,"
+    " engines and client share the machine's cores."
 )
 
 
