@@ -11,11 +11,16 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from rhizome.settings.tree import RedisSettings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.stores.valkey import EmbeddedValkey
 from tests.support.valkey import settings_for
+
+# How long an example takes depends on the machine; time is measured in benchmarks, not in tests.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
