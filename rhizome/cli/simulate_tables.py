@@ -13,26 +13,15 @@ if TYPE_CHECKING:
     from loadtest.simulation.running import Simulated
     from loadtest.simulation.sizing import Promise, RateKnee, Shown, Sizing
 
+_HEADINGS = ("TTFT", "p50", "p99", "TPOT", "p99", "good", "cached", "balance", "over", "errors")
+
 
 def print_comparison(console: Console, runs: Sequence[Simulated]) -> None:
     """One row a policy."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("policy")
-    for heading in (
-        "TTFT mean",
-        "p50",
-        "p99",
-        "TPOT mean",
-        "p99",
-        "goodput",
-        "good/s",
-        "cached",
-        "balance",
-        "over floor",
-        "errors",
-        "sim req/s",
-    ):
-        table.add_column(heading, justify="right")
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("policy", no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         summary = run.result.summary
         balance = summary.balance
@@ -42,19 +31,23 @@ def print_comparison(console: Console, runs: Sequence[Simulated]) -> None:
             *_of(summary.ttft_ms, "mean", "p50", "p99"),
             *_of(summary.tpot_ms, "mean", "p99"),
             f"{summary.goodput.share:.1%}",
-            f"{summary.goodput.rate_per_s:.1f}",
             f"{summary.cached_ratio or 0.0:.1%}",
             f"{balance.tokens_max_over_mean:.2f}" if balance is not None else "-",
-            f"{over.mean:.0f}" if over is not None else "-",
+            _short(over.mean) if over is not None else "-",
             str(sum(summary.errors.values())),
-            f"{summary.requests / run.wall_s:.0f}",
         )
     console.print(table)
     first = runs[0]
     console.print(
         f"{first.result.summary.requests} requests on {first.result.target.model}, "
-        f"{first.virtual_s:.0f} s of virtual time; times in ms; balance: tokens computed, busiest "
-        "worker by mean; over floor: mean TTFT less that of an idle engine that forgets nothing",
+        f"{first.virtual_s:.0f} s of virtual time; means and percentiles in ms; "
+        "balance: tokens computed, busiest "
+        "worker by mean; over: mean TTFT less that of an idle engine that forgets nothing",
+        style="dim",
+    )
+    console.print(
+        "simulated requests a second: "
+        + ", ".join(f"{one.policy} {one.result.summary.requests / one.wall_s:.0f}" for one in runs),
         style="dim",
     )
 
@@ -62,7 +55,11 @@ def print_comparison(console: Console, runs: Sequence[Simulated]) -> None:
 def _of(spread: Spread | None, *names: str) -> list[str]:
     if spread is None:
         return ["-"] * len(names)
-    return [f"{getattr(spread, name):.1f}" for name in names]
+    return [_short(getattr(spread, name)) for name in names]
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
 def print_sizing(console: Console, sizing: Sizing, promise: Promise) -> None:
