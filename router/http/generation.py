@@ -70,14 +70,12 @@ def build_generation(
             ),
         )
 
-    def schema(example: dict[str, object]) -> dict[str, object]:
-        content = {"application/json": {"schema": {"type": "object"}, "example": example}}
-        return {"requestBody": {"required": True, "content": content}}
-
     @routes.post(
         "/v1/chat/completions",
         tags=["generation"],
-        openapi_extra=schema({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}),
+        openapi_extra=_json_body(
+            {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+        ),
     )
     async def chat_completions(request: Request) -> Response:
         """OpenAI's chat completions; `stream` for server-sent events. Unknown fields pass on."""
@@ -86,24 +84,31 @@ def build_generation(
     @routes.post(
         "/v1/completions",
         tags=["generation"],
-        openapi_extra=schema({"model": "m", "prompt": "Once upon a time", "max_tokens": 16}),
+        openapi_extra=_json_body({"model": "m", "prompt": "Once upon a time", "max_tokens": 16}),
     )
     async def completions(request: Request) -> Response:
         """OpenAI's completions; `prompt` as text or token ids. Unknown fields pass on."""
         return await serve(request, read_completion)
 
     @routes.post(
-        "/tokenize", tags=["tokenizer"], openapi_extra=schema({"model": "m", "prompt": "Hello"})
+        "/tokenize", tags=["tokenizer"], openapi_extra=_json_body({"model": "m", "prompt": "Hello"})
     )
     async def tokenize(request: Request) -> Response:
         """Token ids of a prompt or of messages, as the model's engine makes them."""
         return await serve(request, read_tokenizer_body)
 
     @routes.post(
-        "/detokenize", tags=["tokenizer"], openapi_extra=schema({"model": "m", "tokens": [1, 2]})
+        "/detokenize",
+        tags=["tokenizer"],
+        openapi_extra=_json_body({"model": "m", "tokens": [1, 2]}),
     )
     async def detokenize(request: Request) -> Response:
         """The text of token ids."""
         return await serve(request, read_tokenizer_body)
 
     return routes
+
+
+def _json_body(example: dict[str, object]) -> dict[str, object]:
+    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
