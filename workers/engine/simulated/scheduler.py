@@ -18,6 +18,7 @@ from math import inf
 
 from workers.engine.simulated.cache import BlockPool, CacheEvent
 from workers.engine.simulated.decoding import (
+    SAME_S,
     Row,
     extend,
     fill_blocks,
@@ -162,7 +163,7 @@ class Scheduler:
         while True:
             row = self._row
             if row is None:
-                if not self._requests or self._ready_s >= until_s:
+                if not self._requests or self._ready_s >= until_s - SAME_S:
                     return done
                 row = self._begin()
             steps = row.steps_by(until_s)
@@ -249,7 +250,7 @@ class Scheduler:
         limit, decided_s = self._chunk_limit(), self._decided_s()
         while budget > 0 and self._waiting and len(self._running) < self.profile.max_num_seqs:
             progress = self._waiting.head()
-            if progress.request.arrival_s > decided_s:
+            if progress.request.arrival_s > decided_s + SAME_S:
                 break
             if not self._admit(progress):
                 return budget, True
