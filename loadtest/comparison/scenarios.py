@@ -69,7 +69,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 knee_per_s=4.0,  # not searched for: its prompts are so long that runs hold few
                 levels=(1.0,),
                 slo=Slo(ttft_ms=10_000.0, tpot_ms=400.0),
-                duration_scale=3.0,
+                duration_scale=2.0,
             ),
             Scenario(
                 name="no-sharing",
