@@ -46,6 +46,7 @@ async def test_vllm_bench_serve_replays_a_timed_trace(tmp_path: Path) -> None:
         command += ["--ignore-eos", "--disable-tqdm", "--save-result"]
         command += ["--result-filename", "found.json"]
         await run_client(command, tmp_path)
+        assert await rig.answered() == REQUESTS
     found = json.loads((tmp_path / "found.json").read_bytes())
     theirs = Reading(
         completed=found["completed"],
@@ -67,6 +68,7 @@ async def test_aiperf_replays_a_mooncake_trace_on_its_schedule(tmp_path: Path) -
         command += ["--fixed-schedule", "--extra-inputs", "ignore_eos:true", "--ui-type", "none"]
         command += ["--no-gpu-telemetry", "--no-server-metrics", "--artifact-dir", "found"]
         await run_client(command, tmp_path, HF_HOME=str(hub))
+        assert await rig.answered() == REQUESTS
     found = json.loads((tmp_path / "found" / "profile_export_aiperf.json").read_bytes())
     theirs = Reading(
         completed=int(found["request_count"]["avg"]),
@@ -88,8 +90,9 @@ async def test_guidellm_replays_a_mooncake_trace(tmp_path: Path) -> None:
         command += ["--tokenizer", f"kind=huggingface_auto,model={rig.model_directory}"]
         command += ["--output", "kind=json,path=found.json", "--disable-console-interactive"]
         await run_client(command, tmp_path)
+        assert await rig.answered() == REQUESTS
     found = json.loads((tmp_path / "found.json").read_bytes())["benchmarks"][0]
-    # Its metrics may lack a request that ends with the run; its scheduler counts all.
+    # It may end before it has booked the last answer, which the engines have given all the same.
     counts = found["scheduler_state"]
     times = found["metrics"]["time_to_first_token_ms"]["successful"]
     theirs = Reading(
@@ -98,7 +101,7 @@ async def test_guidellm_replays_a_mooncake_trace(tmp_path: Path) -> None:
         ttft_ms_p50=times["median"],
         ttft_ms_mean=times["mean"],
     )
-    assert_agrees(theirs, await own_reading(tmp_path, trace, Api.CHAT))
+    assert_agrees(theirs, await own_reading(tmp_path, trace, Api.CHAT), unread_max=1)
 
 
 def _hub_with(model: Path, home: Path) -> Path:
