@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engine.simulated.decoding import Row
+from workers.engine.simulated.decoding import SAME_S, Row
 
 
 @given(
@@ -19,9 +19,10 @@ def test_steps_by_a_time_are_all_that_end_until_then(
     row = Row(start_s, first_s, growth_s, steps)
     until_s = start_s + share * (row.end_s(steps) - start_s)
     ended = row.steps_by(until_s)
+    last_s = until_s + SAME_S
     assert 0 <= ended <= steps
-    assert ended == 0 or row.end_s(ended) <= until_s
-    assert ended == steps or row.end_s(ended + 1) > until_s
+    assert ended == 0 or row.end_s(ended) <= last_s
+    assert ended == steps or row.end_s(ended + 1) > last_s
 
 
 @given(st.integers(1, 500))
