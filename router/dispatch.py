@@ -118,10 +118,6 @@ class Dispatcher:
             retry_after_s=_RETRY_AFTER_LOADING_S,
         )
 
-    def has_room(self, model: str, priority: Priority) -> bool:
-        """Whether some worker could take one more request of this class."""
-        return self.standings.of(model).has_room(priority)
-
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
         now_s = self.clock.monotonic_s()

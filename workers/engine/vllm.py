@@ -29,11 +29,10 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from rhizome.clock import SystemClock
 from rhizome.tasks import Tasks
 from workers.engine.guard import Guard
+from workers.engine.idle import until_idle
 from workers.engine.orders import Dead, Drain, Idle, Order, Report, Serving, Start
 
 _HEALTH_INTERVAL_S = 0.25
-_IDLE_INTERVAL_S = 0.1
-_IDLE_LASTS_S = 0.5
 _KEEP_ALIVE_S = 75
 _GOODBYE_S = 3
 
@@ -129,27 +128,10 @@ async def _obey(
     while True:
         order = await orders.get()
         if isinstance(order, Drain):
-            report(Idle(drained=await _idle(guard, order.grace_s)))
+            report(Idle(drained=await until_idle(lambda: guard.in_flight, order.grace_s, _clock)))
         else:
             server.should_exit = True
             return
-
-
-async def _idle(guard: Guard, grace_s: float) -> bool:
-    """Waits until nothing has run for a moment: a router may still be dispatching."""
-    deadline_s = _clock.monotonic_s() + grace_s
-    idle_since_s: float | None = None
-    while True:
-        now_s = _clock.monotonic_s()
-        if guard.in_flight:
-            idle_since_s = None
-        elif idle_since_s is None:
-            idle_since_s = now_s
-        elif now_s - idle_since_s >= _IDLE_LASTS_S:
-            return True
-        if now_s >= deadline_s:
-            return guard.in_flight == 0
-        await _clock.sleep(_IDLE_INTERVAL_S)
 
 
 async def _watch(engine: AsyncLLM, server: _Server, report: Callable[[Report], None]) -> None:

@@ -19,14 +19,13 @@ from rhizome.settings.tree import WorkerSettings
 from workers.addresses import http_url, reachable_host
 from workers.demo_models import ensure_model
 from workers.engine.base import EngineFacts, Say
+from workers.engine.idle import until_idle
 from workers.engine.simulated.flags import profile_of, read_flags
 from workers.engine.simulated.server.events import EventPlace
 from workers.engine.simulated.server.words import Words
 from workers.engine.simulated.server.worker import SimulatedWorker, WorkerSetup
 
 _log = logging.getLogger(__name__)
-_IDLE_INTERVAL_S = 0.1
-_IDLE_LASTS_S = 0.5
 
 
 class SimulatedEngine:
@@ -92,20 +91,8 @@ class SimulatedEngine:
         return await asyncio.shield(self._started().crashed)
 
     async def drain(self, grace_s: float) -> bool:
-        worker, clock = self._started(), self._clock
-        deadline_s = clock.monotonic_s() + grace_s
-        idle_since_s: float | None = None
-        while True:
-            now_s = clock.monotonic_s()
-            if worker.in_flight:
-                idle_since_s = None
-            elif idle_since_s is None:
-                idle_since_s = now_s
-            elif now_s - idle_since_s >= _IDLE_LASTS_S:
-                return True
-            if now_s >= deadline_s:
-                return worker.in_flight == 0
-            await clock.sleep(_IDLE_INTERVAL_S)
+        worker = self._started()
+        return await until_idle(lambda: worker.in_flight, grace_s, self._clock)
 
     async def stop(self) -> None:
         if self._worker is not None:
