@@ -6,25 +6,34 @@ wrong beyond doubt. Unknown fields are kept. Every refusal names the field and s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import msgspec
 
-from rhizome.errors import InvalidRequest, MalformedBody
+from rhizome.errors import InvalidRequest
 from rhizome.render.conversation import has_media
+from router.http.fields import (
+    are_token_ids,
+    check,
+    decode_object,
+    is_count,
+    is_flag,
+    is_list,
+    is_not_negative,
+    is_object,
+    is_positive,
+    is_text,
+    kind_of,
+    model_of,
+)
 
 PROMPTS_MAX = 2048
 """Most prompts in one completion request."""
-TOKENS_MAX = 4 * 2**20
-"""Most token ids in one prompt."""
-_TOKEN_ID_MAX = 2**31 - 1
 _SESSION_CHARS_MAX = 256
 _REPORT_MODE = "kv_cache_report_mode"
-_decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
 
@@ -138,20 +147,20 @@ class TokenizerBody(EngineBody):
 
 def read_chat(data: bytes) -> ChatBody:
     """A body of `/v1/chat/completions`; raises `MalformedBody` or `InvalidRequest`."""
-    fields = _object(data)
-    model = _model(fields)
+    fields = decode_object(data)
+    model = model_of(fields)
     _check_messages(fields.get("messages"))
     _check_common(fields)
-    _check(fields, "max_completion_tokens", _is_count, "a whole number, 0 or more")
-    _check(fields, "tools", _is_list, "a list of tools")
-    _check(fields, "chat_template_kwargs", _is_object, "an object")
+    check(fields, "max_completion_tokens", is_count, "a whole number, 0 or more")
+    check(fields, "tools", is_list, "a list of tools")
+    check(fields, "chat_template_kwargs", is_object, "an object")
     return ChatBody(data, fields, model)
 
 
 def read_completion(data: bytes) -> CompletionBody:
     """A body of `/v1/completions`; raises `MalformedBody` or `InvalidRequest`."""
-    fields = _object(data)
-    model = _model(fields)
+    fields = decode_object(data)
+    model = model_of(fields)
     if fields.get("prompt") is not None or fields.get("prompt_embeds") is None:
         _check_prompt(fields.get("prompt"))
     _check_common(fields)
@@ -160,13 +169,13 @@ def read_completion(data: bytes) -> CompletionBody:
 
 def read_tokenizer_body(data: bytes) -> TokenizerBody:
     """A body of `/tokenize` or `/detokenize`; raises `MalformedBody` or `InvalidRequest`."""
-    fields = _object(data)
-    model = _model(fields)
+    fields = decode_object(data)
+    model = model_of(fields)
     if "messages" in fields:
         _check_messages(fields["messages"])
     elif "tokens" in fields:
         tokens = fields["tokens"]
-        if not isinstance(tokens, list) or not _are_token_ids(tokens):
+        if not isinstance(tokens, list) or not are_token_ids(tokens):
             raise InvalidRequest("'tokens' must be a list of token ids", param="tokens")
     elif not isinstance(fields.get("prompt"), str):
         raise InvalidRequest(
@@ -174,29 +183,6 @@ def read_tokenizer_body(data: bytes) -> TokenizerBody:
             param="prompt",
         )
     return TokenizerBody(data, fields, model)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        content = _decoder.decode(data)
-    except UnicodeDecodeError as error:
-        raise MalformedBody(f"the body is not valid UTF-8: {error.reason}") from error
-    except msgspec.DecodeError as error:
-        raise MalformedBody(f"the body is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise MalformedBody("the body is nested too deep; send fewer levels") from error
-    if not isinstance(content, dict):
-        raise MalformedBody(f"the body must be a JSON object, not {_kind(content)}")
-    return content
-
-
-def _model(fields: Mapping[str, Any]) -> str:
-    model = fields.get("model")
-    if not isinstance(model, str) or not model:
-        raise InvalidRequest(
-            "'model' must be the name of a model; GET /v1/models lists them", param="model"
-        )
-    return model
 
 
 def _check_messages(messages: Any) -> None:
@@ -210,7 +196,7 @@ def _check_messages(messages: Any) -> None:
         if not isinstance(message, dict):
             raise InvalidRequest(
                 f"message {index} must be an object with 'role' and 'content', "
-                f"not {_kind(message)}",
+                f"not {kind_of(message)}",
                 param=f"messages.{index}",
             )
         role = message.get("role")
@@ -227,12 +213,12 @@ def _check_content(content: Any, param: str) -> None:
         return
     if not isinstance(content, list):
         raise InvalidRequest(
-            f"'content' must be text or a list of parts, not {_kind(content)}", param=param
+            f"'content' must be text or a list of parts, not {kind_of(content)}", param=param
         )
     for index, part in enumerate(content):
         if not isinstance(part, str | dict):
             raise InvalidRequest(
-                f"part {index} of 'content' must be an object with a 'type', not {_kind(part)}",
+                f"part {index} of 'content' must be an object with a 'type', not {kind_of(part)}",
                 param=f"{param}.{index}",
             )
 
@@ -241,13 +227,13 @@ def _check_prompt(prompt: Any) -> None:
     if isinstance(prompt, str):
         return
     if isinstance(prompt, list) and prompt:
-        if _are_token_ids(prompt):
+        if are_token_ids(prompt):
             return
         if len(prompt) > PROMPTS_MAX:
             raise InvalidRequest(f"send at most {PROMPTS_MAX} prompts at once", param="prompt")
         if all(isinstance(item, str) for item in prompt):
             return
-        if all(isinstance(item, list) and item and _are_token_ids(item) for item in prompt):
+        if all(isinstance(item, list) and item and are_token_ids(item) for item in prompt):
             return
     raise InvalidRequest(
         "'prompt' must be text, a list of texts, a list of token ids, or a list of such lists; "
@@ -257,75 +243,12 @@ def _check_prompt(prompt: Any) -> None:
 
 
 def _check_common(fields: Mapping[str, Any]) -> None:
-    _check(fields, "stream", _is_flag, "true or false")
-    _check(fields, "stream_options", _is_object, "an object, e.g. {'include_usage': true}")
+    check(fields, "stream", is_flag, "true or false")
+    check(fields, "stream_options", is_object, "an object, e.g. {'include_usage': true}")
     options = fields.get("stream_options") or {}
-    _check(options, "include_usage", _is_flag, "true or false", within="stream_options.")
-    _check(fields, "max_tokens", _is_count, "a whole number, 0 or more")
-    _check(fields, "n", _is_positive, "a whole number, 1 or more")
-    _check(fields, "temperature", _is_not_negative, "a number, 0 or more")
-    _check(fields, "top_p", _is_not_negative, "a number between 0 and 1")
-    _check(fields, "cache_salt", _is_text, "text")
-
-
-def _check(
-    fields: Mapping[str, Any],
-    name: str,
-    fits: Callable[[Any], bool],
-    wanted: str,
-    *,
-    within: str = "",
-) -> None:
-    """Raises `InvalidRequest` unless the field fits, is null or is absent."""
-    value = fields.get(name)
-    if value is not None and not fits(value):
-        raise InvalidRequest(
-            f"'{within}{name}' must be {wanted}, not {_kind(value)}", param=within + name
-        )
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-def _is_not_negative(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-def _is_count(value: Any) -> bool:
-    return _is_not_negative(value) and value == int(value)
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_count(value) and value >= 1
-
-
-def _are_token_ids(items: list[Any]) -> bool:
-    return len(items) <= TOKENS_MAX and all(
-        type(item) is int and 0 <= item <= _TOKEN_ID_MAX for item in items
-    )
-
-
-def _kind(value: Any) -> str:
-    """The JSON name of a value's type, and the value itself if it is a short one."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"the number {value:.6g}"
-    if isinstance(value, str):
-        return "text"
-    return "a list" if isinstance(value, list) else "an object"
+    check(options, "include_usage", is_flag, "true or false", within="stream_options.")
+    check(fields, "max_tokens", is_count, "a whole number, 0 or more")
+    check(fields, "n", is_positive, "a whole number, 1 or more")
+    check(fields, "temperature", is_not_negative, "a number, 0 or more")
+    check(fields, "top_p", is_not_negative, "a number between 0 and 1")
+    check(fields, "cache_salt", is_text, "text")
