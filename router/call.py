@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from router.admission.classes import Priority
 from router.dispatch import Assignment
 from router.http.bodies import EngineBody
-from router.relay.scanner import Usage
+from router.http.surface import Endpoint
+from router.relay.dialect import Usage
 
 
 @dataclass(slots=True)
 class Call:
-    path: str
-    """The engine's path, e.g. `/v1/chat/completions`; also the metric label `route`."""
+    endpoint: Endpoint
     body: EngineBody
     request_id: str
     priority: Priority
@@ -26,3 +26,8 @@ class Call:
     usage: Usage | None = None
     assignment: Assignment | None = None
     """The latest one."""
+
+    @property
+    def path(self) -> str:
+        """The metric label `route`."""
+        return self.endpoint.path

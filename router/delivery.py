@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from rhizome.errors import (
     RequestError,
     WorkerDiedMidStream,
@@ -21,7 +19,7 @@ from rhizome.settings.tree import RelaySettings
 from router.call import Call
 from router.dispatch import Assignment, Dispatcher
 from router.http.client import Client
-from router.relay.scanner import EventScanner, EventTooLong, usage_of
+from router.relay.scanner import EventScanner, EventTooLong
 from router.relay.upstream import Upstream, UpstreamAnswer, UpstreamRequest
 
 _log = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Delivery:
         `WorkerDiedMidStream` once the client has got something and was told.
         """
         request = UpstreamRequest(
-            path=call.path,
+            path=call.endpoint.engine_path or call.endpoint.path,
             body=call.body.for_engine,
             request_id=call.request_id,
             headers=call.headers,
@@ -68,7 +66,7 @@ class Delivery:
     ) -> None:
         body = await answer.whole()
         call.status = answer.status
-        call.usage = usage_of(body)
+        call.usage = call.endpoint.dialect.usage(body)
         headers = _headers(call, assignment, answer)
         await client.start(answer.status, {**headers, "content-length": str(len(body))})
         await client.end(body)
@@ -77,7 +75,9 @@ class Delivery:
         self, call: Call, assignment: Assignment, answer: UpstreamAnswer, client: Client
     ) -> None:
         scanner = EventScanner(
-            strip_usage=call.body.usage_added, event_bytes_max=self._settings.line_bytes_max
+            call.endpoint.dialect,
+            strip_usage=call.body.usage_added,
+            event_bytes_max=self._settings.line_bytes_max,
         )
         try:
             async for chunk in answer.chunks():
@@ -106,7 +106,7 @@ class Delivery:
             "what was sent is incomplete, send the request again"
         )
         _log.warning("request %s broke off: %s", call.request_id, error.message)
-        await client.end(b"data: " + msgspec.json.encode(ended.body()) + b"\n\n")
+        await client.end(call.endpoint.dialect.error_event(ended))
         raise ended from error
 
 

@@ -19,7 +19,7 @@ from router.admission.classes import Priority
 from router.fleet import Fleet, Target, targets_of
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
-from router.relay.scanner import Usage
+from router.relay.dialect import Usage
 from router.scheduling.filters import with_room
 from router.scheduling.load import LoadBook, Receipt
 from router.scheduling.prediction import uncached_tokens

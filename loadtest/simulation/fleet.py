@@ -28,7 +28,7 @@ from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
 from router.dispatch import Assignment, Dispatcher, Job
 from router.fleet import EngineLoad, Fleet
 from router.prefix.index import PrefixIndex
-from router.relay.scanner import PromptTokensDetails, Usage
+from router.relay.dialect import PromptTokensDetails, Usage
 from router.scheduling.load import LoadBook
 from router.scheduling.policies import build_policy
 from router.scheduling.speeds import LearnedSpeeds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -13,9 +12,15 @@ from rhizome.clock import Clock
 from rhizome.errors import ClientLeft
 from rhizome.ids import request_id_or_new
 from router.call import Call
-from router.http.bodies import EngineBody, read_chat, read_completion, read_tokenizer_body
 from router.http.client import Client, while_client_stays
-from router.http.reading import KeyCheck, priority_of, read_body, require_json, trace_headers
+from router.http.reading import (
+    KeyCheck,
+    priority_of,
+    read_body,
+    require_media_type,
+    trace_headers,
+)
+from router.http.surface import ENDPOINT_OF, ENDPOINTS, Arrival, Endpoint
 from router.service import Service
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -51,17 +56,19 @@ def build_generation(
     """Routes for chat, completions and the tokenizer."""
     routes = APIRouter(dependencies=[Depends(keys)], responses=_RESPONSES)
 
-    async def serve(request: Request, read: Callable[[bytes], EngineBody]) -> Response:
+    async def serve(request: Request) -> Response:
+        endpoint = ENDPOINT_OF[request.url.path]
         request_id = request_id_or_new(request.headers.get("x-request-id"))
         request.state.request_id = request_id
         accepted_at_s = clock.monotonic_s()
-        require_json(request)
+        require_media_type(request, endpoint.media_type)
         priority = priority_of(request)
-        body = read(await read_body(request, body_bytes_max))
+        data = await read_body(request, body_bytes_max)
+        body = endpoint.read(Arrival(data, request.headers["content-type"]))
         return _Served(
             service,
             Call(
-                path=request.url.path,
+                endpoint=endpoint,
                 body=body,
                 request_id=request_id,
                 priority=priority,
@@ -70,45 +77,20 @@ def build_generation(
             ),
         )
 
-    @routes.post(
-        "/v1/chat/completions",
-        tags=["generation"],
-        openapi_extra=_json_body(
-            {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
-        ),
-    )
-    async def chat_completions(request: Request) -> Response:
-        """OpenAI's chat completions; `stream` for server-sent events. Unknown fields pass on."""
-        return await serve(request, read_chat)
-
-    @routes.post(
-        "/v1/completions",
-        tags=["generation"],
-        openapi_extra=_json_body({"model": "m", "prompt": "Once upon a time", "max_tokens": 16}),
-    )
-    async def completions(request: Request) -> Response:
-        """OpenAI's completions; `prompt` as text or token ids. Unknown fields pass on."""
-        return await serve(request, read_completion)
-
-    @routes.post(
-        "/tokenize", tags=["tokenizer"], openapi_extra=_json_body({"model": "m", "prompt": "Hello"})
-    )
-    async def tokenize(request: Request) -> Response:
-        """Token ids of a prompt or of messages, as the model's engine makes them."""
-        return await serve(request, read_tokenizer_body)
-
-    @routes.post(
-        "/detokenize",
-        tags=["tokenizer"],
-        openapi_extra=_json_body({"model": "m", "tokens": [1, 2]}),
-    )
-    async def detokenize(request: Request) -> Response:
-        """The text of token ids."""
-        return await serve(request, read_tokenizer_body)
-
+    for endpoint in ENDPOINTS:
+        routes.add_api_route(
+            endpoint.path,
+            serve,
+            methods=["POST"],
+            tags=[endpoint.tag],
+            name=endpoint.path,
+            summary=endpoint.summary,
+            description=endpoint.description,
+            openapi_extra=_request_body(endpoint),
+        )
     return routes
 
 
-def _json_body(example: dict[str, object]) -> dict[str, object]:
-    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
-    return {"requestBody": {"required": True, "content": content}}
+def _request_body(endpoint: Endpoint) -> dict[str, object]:
+    content = {"schema": {"type": "object"}, "example": dict(endpoint.example)}
+    return {"requestBody": {"required": True, "content": {endpoint.media_type: content}}}

@@ -46,12 +46,12 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
-def require_json(request: Request) -> None:
-    """Raises `UnsupportedMediaType` unless the body is said to be JSON."""
+def require_media_type(request: Request, wanted: str) -> None:
+    """Raises `UnsupportedMediaType` unless the body is said to be what is wanted."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if kind != wanted:
         raise UnsupportedMediaType(
-            f"send the body as 'Content-Type: application/json', not {kind or 'without a type'!r}"
+            f"send the body as 'Content-Type: {wanted}', not {kind or 'without a type'!r}"
         )
 
 

@@ -16,7 +16,7 @@ from router.dispatch import Dispatcher, Job
 from router.fleet import EngineLoad, Fleet
 from router.prefix.index import PrefixIndex
 from router.prompt import RenderedPrompt
-from router.relay.scanner import PromptTokensDetails, Usage
+from router.relay.dialect import PromptTokensDetails, Usage
 from router.scheduling.load import LoadBook
 from router.scheduling.policies import build_policy
 from router.scheduling.speeds import LearnedSpeeds
