@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from itertools import islice, repeat, takewhile
 from operator import or_
 
 import numpy as np
@@ -68,6 +68,7 @@ class PrefixIndex:
         self._shared_masks: dict[int, int] = {}
         self._holdings = 0
         self._suspended = 0
+        self._distrusted = 0
         self._predictions = Predictions()
         self.generation = 0
         """Counts up whenever a target is added or removed."""
@@ -96,6 +97,7 @@ class PrefixIndex:
         """Forgets a target and all that is known of it."""
         self.clear(target)
         self.resume(target)
+        self.distrust(target, False)
         holder = self._holders.pop(target, None)
         if holder is not None:
             self._predictions.drop(holder.slot)
@@ -154,6 +156,16 @@ class PrefixIndex:
         if holder is not None:
             self._suspended &= ~holder.bit
 
+    def distrust(self, target: str, distrusted: bool) -> None:
+        """Whether the truth about the target is kept but not credited, suspended or not.
+
+        The feed suspends while it is in doubt itself; this is for whoever found it to be wrong.
+        """
+        holder = self._holders.get(target)
+        if holder is not None:
+            bit = holder.bit
+            self._distrusted = self._distrusted | bit if distrusted else self._distrusted & ~bit
+
     def predict(self, target: str, hashes: Sequence[int], expires_at_s: float) -> None:
         """The target will hold these blocks; believed while the time is before `expires_at_s`."""
         holder = self._holders.get(target)
@@ -192,6 +204,13 @@ class PrefixIndex:
         holder = self._holders.get(target)
         return holder.slot if holder is not None else -1
 
+    def truth_depth(self, target: str, hashes: Sequence[int]) -> int:
+        """How many leading blocks the target holds by the truth alone, credited or not."""
+        holder = self._holders.get(target)
+        if holder is None:
+            return 0
+        return sum(1 for _ in takewhile(holder.held.__contains__, hashes))
+
     def block_count(self, target: str) -> int:
         """Blocks that the target holds by the truth, suspended or not."""
         holder = self._holders.get(target)
@@ -216,7 +235,8 @@ class PrefixIndex:
         slots = sorted([*self._by_slot, *self._free_slots])
         assert slots == list(range(len(slots)))
         assert self._holdings == sum(len(holder.held) for holder in self._holders.values())
-        assert not self._suspended & ~sum(holder.bit for holder in self._holders.values())
+        doubted = self._suspended | self._distrusted
+        assert not doubted & ~sum(holder.bit for holder in self._holders.values())
         assert len(self._shared_masks) <= _MASKS_SHARED_MAX
         assert self.bytes_used <= self._bytes_max
         self._predictions.check_invariants()
@@ -224,8 +244,9 @@ class PrefixIndex:
     def _holders_along(self, hashes: Sequence[int]) -> Iterator[int]:
         """The mask of targets that hold each block, by truth that counts or by prediction."""
         masks: Iterator[int] = map(self._masks.get, hashes, repeat(0))
-        if self._suspended:
-            trusted = ~self._suspended
+        doubted = self._suspended | self._distrusted
+        if doubted:
+            trusted = ~doubted
             masks = (mask & trusted for mask in masks)
         predicted = self._predictions.masks
         if predicted:

@@ -161,3 +161,24 @@ def test_256_targets_are_told_apart() -> None:
         index.store(f"w{n}", list(range(n)))
     assert index.match(list(range(300)), 0.0) == {f"w{n}": n for n in range(1, 256)}
     index.check_invariants()
+
+
+def test_a_distrusted_target_keeps_its_truth_without_credit() -> None:
+    index = PrefixIndex(2**20)
+    index.add_worker("w", 100)
+    index.store("w", [1, 2, 3])
+    index.distrust("w", True)
+    index.suspend("w")
+    index.resume("w")
+    assert index.match([1, 2, 3], 0.0) == {}
+    assert index.truth_depth("w", [1, 2, 9, 3]) == 2
+    index.predict("w", [1], 5.0)
+    assert index.match([1, 2, 3], 0.0) == {"w": 1}
+    index.distrust("w", False)
+    assert index.match([1, 2, 3], 0.0) == {"w": 3}
+    index.distrust("w", True)
+    index.remove_worker("w")
+    index.add_worker("w", 100)
+    index.store("w", [1])
+    assert index.match([1], 0.0) == {"w": 1}
+    index.check_invariants()
