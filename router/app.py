@@ -35,6 +35,7 @@ from router.http.border import install_border
 from router.http.generation import build_generation
 from router.http.inventory import build_inventory
 from router.http.reading import KeyCheck
+from router.keys import KeyRing, configured_keys, read_key_file
 from router.live_metrics import live_metrics
 from router.metrics import LiveMetrics, RouterMetrics
 from router.prefix.index import PrefixIndex
@@ -136,12 +137,29 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             tasks.start("registry", _registry_discovery(settings, stores, core.fleet, clock).run())
         prober = Prober(core.fleet, session, clock, settings.router.discovery, static.recheck)
         tasks.start("prober", prober.run())
-        app = _app(settings, stores, core.fleet, service, clock)
+        keys = KeyCheck(_key_ring(settings.router, tasks, clock))
+        app = _app(settings, stores, core.fleet, service, keys, clock)
         yield Router(app, registry, core.fleet, core.dispatcher)
 
 
+def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
+    """Clients' keys, followed where they are in a file; open where none are configured."""
+    hashes = configured_keys(settings.api_keys, settings.keys)
+    if settings.keys_file is None:
+        return KeyRing(hashes, is_open=not hashes)
+    file, everything = read_key_file(settings.keys_file, hashes)
+    ring = KeyRing(everything)
+    tasks.start("keys", file.follow(ring, hashes, clock))
+    return ring
+
+
 def _app(
-    settings: Settings, stores: Stores, fleet: Fleet, service: Service, clock: Clock
+    settings: Settings,
+    stores: Stores,
+    fleet: Fleet,
+    service: Service,
+    keys: KeyCheck,
+    clock: Clock,
 ) -> FastAPI:
     app = FastAPI(
         title="Rhizome",
@@ -151,7 +169,6 @@ def _app(
         redoc_url=None,
     )
     install_border(app)
-    keys = KeyCheck(settings.router.api_keys)
     app.include_router(build_generation(service, keys, settings.router.relay.body_bytes_max, clock))
     app.include_router(build_inventory(fleet, keys))
     batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)

@@ -8,6 +8,7 @@ from router.admission.classes import Priority
 from router.dispatch import Assignment
 from router.http.bodies import EngineBody
 from router.http.surface import Endpoint
+from router.keys import ANONYMOUS, Principal
 from router.relay.dialect import Usage
 
 
@@ -18,6 +19,8 @@ class Call:
     request_id: str
     priority: Priority
     accepted_at_s: float
+    principal: Principal = Principal(ANONYMOUS)
+    """Who asks, by the name of the key."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers to pass on to the worker (trace context)."""
     attempts: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
@@ -107,18 +106,10 @@ def _server(app: object, grace_s: float) -> _Server:
 
 
 def _require_keys(settings: RouterSettings) -> None:
-    if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.host):
+    if settings.api_keys or settings.keys or settings.keys_file or settings.allow_anonymous:
         return
     raise SettingsError(
-        f"{settings.host} is reachable by others and no API key is set",
-        advice="Set router.api_keys, listen on 127.0.0.1, or allow it with --allow-anonymous.",
+        "no API key is set, so anybody who reaches the router could use it",
+        advice="Set router.keys or router.keys_file (`rhizome keys new NAME` makes a key), or "
+        "allow it with --allow-anonymous.",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

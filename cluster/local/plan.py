@@ -14,10 +14,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from cluster.local.ports import port_or_free, require_port
+from rhizome.addresses import is_loopback
 from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec, ScalingBounds
 from rhizome.settings.load import load_settings
-from rhizome.settings.tree import Settings
+from rhizome.settings.tree import RouterSettings, Settings
 
 _SHUTDOWN_GRACE_S = 10.0
 _KV_CACHE_MEMORY = "200M"
@@ -78,11 +79,18 @@ def plan_settings(asked: Asked) -> Settings:
         changes["redis"] = settings.redis.model_copy(
             update={"namespace": f"rhizome-{settings.name}"}
         )
-    if "shutdown_grace_s" not in settings.router.model_fields_set:
-        changes["router"] = settings.router.model_copy(
-            update={"shutdown_grace_s": _SHUTDOWN_GRACE_S}
-        )
+    changes["router"] = settings.router.model_copy(update=_local_router(settings.router))
     return settings.model_copy(update=changes)
+
+
+def _local_router(router: RouterSettings) -> dict[str, Any]:
+    """A laptop's router ends soon, and asks for no keys while nobody else can reach it."""
+    changes: dict[str, Any] = {}
+    if "shutdown_grace_s" not in router.model_fields_set:
+        changes["shutdown_grace_s"] = _SHUTDOWN_GRACE_S
+    if "allow_anonymous" not in router.model_fields_set and is_loopback(router.host):
+        changes["allow_anonymous"] = True
+    return changes
 
 
 def choose_ports(settings: Settings) -> Settings:

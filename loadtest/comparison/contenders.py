@@ -110,7 +110,8 @@ def command_of(
 
 
 def _rhizome(one: Contender, fleet: FleetPlace, ports: Ports, program: Path) -> list[str]:
-    command = [str(program), "-m", "rhizome.cli.main", "router", "--policy", one.policy]
+    command = [str(program), "-m", "rhizome.cli.main", "router", "--allow-anonymous"]
+    command += ["--policy", one.policy]
     command += ["--tokenizer", fleet.model_directory]
     command += ["--host", HOST, "--port", str(ports.api), "--metrics-port", str(ports.metrics)]
     for worker in fleet.workers:

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
         allow_anonymous: Annotated[
             bool | None,
-            typer.Option("--allow-anonymous", help="Serve without keys beyond loopback."),
+            typer.Option("--allow-anonymous", help="Serve without keys."),
         ] = None,
         config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     ) -> None:

@@ -103,4 +103,4 @@ def _print(addresses: Sequence[Address], key_file: Path | None) -> None:
             parts += [f"curve={source.curve_key}"] if source.curve_key else []
         key = "" if key_file is None else f'",key=$(cat {shlex.quote(str(key_file))})"'
         flags.append(f"--worker {shlex.quote(','.join(parts))}{key}")
-    typer.echo(f"route to them: rhizome router {' '.join(flags)}")
+    typer.echo(f"route to them: rhizome router {' '.join(flags)} --allow-anonymous")

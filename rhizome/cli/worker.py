@@ -132,4 +132,4 @@ def _print_access(record: WorkerRecord, key_file: Path) -> None:
     typer.echo(f"key file: {key_file}")
     for source in record.events:
         typer.echo(f"events of rank {source.rank}: {source.endpoint} ({source.replay_endpoint})")
-    typer.echo(f"route to it: rhizome router --worker {flag}")
+    typer.echo(f"route to it: rhizome router --worker {flag} --allow-anonymous")

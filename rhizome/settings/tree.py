@@ -121,9 +121,14 @@ class RouterSettings(Slice):
     tokenizer: Path | None = None
     """Directory with `tokenizer.json` and chat template; absent: the model's own root, if local."""
     api_keys: tuple[SecretStr, ...] = ()
-    """Keys that clients must present as `Authorization: Bearer`; none: no check."""
+    """Keys that clients must present as `Authorization: Bearer`; `keys` and `keys_file` hold no
+    secrets and name their owners."""
+    keys: dict[str, str] = {}
+    """Hashes of clients' keys by name, as `rhizome keys new NAME` prints them."""
+    keys_file: Path | None = None
+    """File with more of them, `name: sha256:HEX` a line; it may change while the router runs."""
     allow_anonymous: bool = False
-    """Serve without keys on an address other than loopback."""
+    """Serve without keys; where this is not set and there are none, the router does not start."""
     discovery: DiscoverySettings = DiscoverySettings()
     """How workers are found and watched."""
     relay: RelaySettings = RelaySettings()
@@ -151,6 +156,8 @@ class BatchSettings(Slice):
     """Longest line of a batch's input, in bytes."""
     result_bytes_max: int = Field(default=2**20, ge=1024, le=2**26)
     """Longest response that is kept for a line, in bytes."""
+    api_key: SecretStr | None = None
+    """Key that runners present to the router; absent: the first of `router.api_keys`."""
     router_url: str | None = None
     """`http://host:port` that runners send lines to; absent: `router.host` and `router.port`."""
     concurrency: int = Field(default=8, ge=1, le=4096)

@@ -66,13 +66,13 @@ async def _run(settings: Settings, stores: Stores) -> None:
         clock=clock,
         settings=settings.batch,
     )
-    keys = settings.router.api_keys
+    key = settings.batch.api_key or next(iter(settings.router.api_keys), None)
     connector = aiohttp.TCPConnector(limit=settings.batch.concurrency)
     async with aiohttp.ClientSession(connector=connector) as session:
         sender = LineSender(
             session,
             settings.batch.router_url or _router_url(settings.router),
-            keys[0].get_secret_value() if keys else None,
+            None if key is None else key.get_secret_value(),
             settings.batch,
             clock,
         )

@@ -80,7 +80,7 @@ class LineSender:
 
     def _costs_only_time(self, answer: _Answer) -> bool:
         if answer.status in (401, 403):
-            _log.warning("the router refuses our key; lines wait (router.api_keys)")
+            _log.warning("the router refuses our key; lines wait (batch.api_key)")
         if answer.status == 404:
             return self._clock.monotonic_s() < self._fleet_formed_s
         return answer.status in _BUSY

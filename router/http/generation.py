@@ -73,6 +73,7 @@ def build_generation(
                 request_id=request_id,
                 priority=priority,
                 accepted_at_s=accepted_at_s,
+                principal=request.state.principal,
                 headers=trace_headers(request),
             ),
         )

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import Sequence
 
-from pydantic import SecretStr
 from starlette.requests import ClientDisconnect, Request
 
 from rhizome.errors import (
-    AuthenticationFailed,
     BodyTooLarge,
     ClientLeft,
     InvalidRequest,
     UnsupportedMediaType,
 )
 from router.admission.classes import Priority
+from router.keys import KeyRing
 
 BODY_TIMEOUT_S = 60.0
 _TRACE_HEADERS = ("traceparent", "tracestate")
@@ -73,27 +69,14 @@ def trace_headers(request: Request) -> dict[str, str]:
 
 
 class KeyCheck:
-    """Checks `Authorization: Bearer` against the configured keys in constant time.
+    """Lets those in whose key is on the ring, and notes who they are."""
 
-    Only digests are kept. Without keys every request passes.
-    """
-
-    def __init__(self, keys: Sequence[SecretStr]) -> None:
-        self._digests = [_digest(key.get_secret_value()) for key in keys]
+    def __init__(self, ring: KeyRing) -> None:
+        self._ring = ring
 
     def __call__(self, request: Request) -> None:
-        """A FastAPI dependency; raises `AuthenticationFailed`."""
-        if not self._digests:
-            return
-        scheme, _, offered = request.headers.get("authorization", "").partition(" ")
-        digest = _digest(offered.strip())
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if scheme.lower() != "bearer" or not any(matches):
-            raise AuthenticationFailed("give a valid key in the header 'Authorization: Bearer KEY'")
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        """A FastAPI dependency; sets `request.state.principal`, raises `AuthenticationFailed`."""
+        request.state.principal = self._ring.check(request.headers.get("authorization"))
 
 
 def _too_large(bytes_max: int) -> BodyTooLarge:

@@ -38,8 +38,9 @@ def sample(schema: Schema, counter: Iterator[int]) -> Any:
         return 20_000 + next(counter)
     if schema["type"] == "string":
         return next(text for text in TEXTS if re.search(schema.get("pattern", ""), text))
+    texts_by_name = schema.get("additionalProperties") == {"type": "string"}
     others = {
-        "object": {"some-flag": True},
+        "object": {"some-name": "other"} if texts_by_name else {"some-flag": True},
         "boolean": not schema.get("default", False),
         "integer": int(schema.get("minimum", 0)) + 3,
         "number": 0.75,
@@ -71,7 +72,7 @@ def test_every_setting_can_be_set_by_values_and_reaches_the_process(chart: Chart
     same = {
         path for path, value in leaves(read).items() if path in default and value == default[path]
     }
-    assert same == {".redis.url", ".router.api_keys"}
+    assert same == {".redis.url", ".router.api_keys", ".batch.api_key"}
 
 
 @pytest.mark.parametrize("file", CI_FILES, ids=lambda file: file.stem)

@@ -115,3 +115,10 @@ def test_a_metrics_port_that_was_set_must_be_free() -> None:
         with pytest.raises(PortInUse) as caught:
             choose_ports(load_settings(flags=flags))
     assert "router.metrics_port" in caught.value.advice
+
+
+def test_no_keys_are_asked_for_on_a_laptop_unless_others_could_reach_it(tmp_path: Path) -> None:
+    assert plan_settings(Asked()).router.allow_anonymous
+    file = tmp_path / "settings.yaml"
+    file.write_text("router: {host: 0.0.0.0}\n")
+    assert not plan_settings(Asked(config=file)).router.allow_anonymous

@@ -7,7 +7,6 @@ the worker's answers; event faults are counted in batches and run beside it.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -53,16 +52,6 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 _decoder = msgspec.json.Decoder(Fault)
 _encode = msgspec.json.Encoder().encode
-
-
-def is_loopback(peer: str) -> bool:
-    """Whether a client is on this machine."""
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 class Breaking:

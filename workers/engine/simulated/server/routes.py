@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rhizome.addresses import is_loopback
 from rhizome.errors import AuthenticationFailed
 from rhizome.ids import new_id
 from rhizome.render.outcomes import CannotRender
 from workers.engine.simulated.server import bodies
-from workers.engine.simulated.server.breaking import Breaking, is_loopback
+from workers.engine.simulated.server.breaking import Breaking
 from workers.engine.simulated.server.exposition import CONTENT_TYPE, exposition
 from workers.engine.simulated.server.generation import Generation
 from workers.engine.simulated.server.http import Exchange

@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
+from rhizome.addresses import is_loopback
 from rhizome.wire.kv_events import decode_batch
 from tests.support.engine_contract.engines import simulated
 from tests.support.engine_contract.play import listening
 from tests.support.waiting import eventually
-from workers.engine.simulated.server.breaking import is_loopback
 from workers.engine.simulated.server.words import Words
 from workers.engine.simulated.server.worker import SimulatedWorker
 
