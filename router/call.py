@@ -19,7 +19,7 @@ class Call:
     request_id: str
     priority: Priority
     accepted_at_s: float
-    principal: Principal = Principal(ANONYMOUS)
+    principal: Principal = ANONYMOUS
     """Who asks, by the name of the key."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers to pass on to the worker (trace context)."""

@@ -25,7 +25,6 @@ from rhizome.errors import AuthenticationFailed, SettingsError
 
 _log = logging.getLogger(__name__)
 
-ANONYMOUS = "anonymous"
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}"
 KEYS_MAX = 10_000
 FILE_BYTES_MAX = 4 * 2**20
@@ -47,6 +46,9 @@ class Principal:
     name: str
 
 
+ANONYMOUS = Principal("anonymous")
+
+
 class UnusableKeys(ValueError):
     """What is wrong with keys that were read, in words that hold none of them."""
 
@@ -59,7 +61,7 @@ class KeyRing:
 
     def __init__(self, hashes: Hashes, *, is_open: bool = False) -> None:
         self._secret = secrets.token_bytes(32)
-        self._anonymous = Principal(ANONYMOUS) if is_open else None
+        self._anonymous = ANONYMOUS if is_open else None
         self._known: dict[bytes, tuple[bytes, Principal]] = {}
         self.names: tuple[str, ...] = ()
         """Whose keys there are."""
@@ -189,8 +191,8 @@ def joined(*parts: Hashes) -> dict[str, tuple[bytes, ...]]:
     hashes: dict[str, tuple[bytes, ...]] = {}
     owners: dict[bytes, str] = {}
     for name, own in (pair for part in parts for pair in part.items()):
-        if name == ANONYMOUS:
-            raise UnusableKeys(f"the name {ANONYMOUS!r} is for those without a key")
+        if name == ANONYMOUS.name:
+            raise UnusableKeys(f"the name {ANONYMOUS.name!r} is for those without a key")
         hashes[name] = (*hashes.get(name, ()), *own)
         for one in own:
             if owners.setdefault(one, name) != name:
