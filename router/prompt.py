@@ -85,3 +85,20 @@ class RenderedPrompt:
                 )
             self._hashes[size] = found
         return found
+
+
+class UnsharedPrompt:
+    """What no other request shares a prefix with that a worker would keep: length, no hashes."""
+
+    has_tokens = False
+    exact = False
+
+    def __init__(self, size_bytes: int, settings: PrefixSettings) -> None:
+        self.tokens = max(1, round(size_bytes / settings.bytes_per_token))
+        """Estimated."""
+
+    def block_tokens(self, block_size: int | None) -> int:
+        return block_size or _BLOCK_SIZE_UNKNOWN
+
+    def hashes(self, block_size: int | None) -> list[int]:
+        return []

@@ -30,7 +30,7 @@ from router.fleet import Fleet
 from router.gate import Gate
 from router.http.client import Client
 from router.metrics import RouterMetrics
-from router.prompt import RenderedPrompt
+from router.prompt import Prompt, RenderedPrompt, UnsharedPrompt
 from router.renderings import Renderings
 from router.signals import SignalReporter
 
@@ -76,9 +76,11 @@ class Service:
         finally:
             self._settle(call, outcome)
 
-    async def _render(self, call: Call) -> RenderedPrompt:
+    async def _render(self, call: Call) -> Prompt:
         body = call.body
         self.dispatcher.check_servable(body.model)
+        if not body.shares_prefix:
+            return UnsharedPrompt(len(body.raw), self.settings.prefix)
         record = self.fleet.record_of_model(body.model)
         rendered = await self.renderings.render(body, record)
         prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix)
@@ -146,7 +148,7 @@ class Service:
         self.metrics.settled(call, outcome, now_s)
 
 
-def _job(call: Call, prompt: RenderedPrompt) -> Job:
+def _job(call: Call, prompt: Prompt) -> Job:
     return Job(
         request_id=call.request_id,
         model=call.body.model,

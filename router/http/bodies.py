@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import msgspec
 
 from rhizome.errors import InvalidRequest
-from rhizome.render.conversation import has_media
 from router.http.fields import (
     are_token_ids,
     check,
@@ -43,6 +42,10 @@ class EngineBody:
 
     prompt_param: ClassVar[str] = "prompt"
     """The field that a prompt that is too long is blamed on."""
+    usage_on_request: ClassVar[bool] = True
+    """Whether streams of this API tell their usage only to those who ask for it."""
+    shares_prefix: ClassVar[bool] = False
+    """Whether workers keep what they computed of the prompt, so that it matters who answers."""
 
     raw: bytes
     """As the client sent it."""
@@ -64,7 +67,7 @@ class EngineBody:
     @property
     def usage_added(self) -> bool:
         """Whether usage is asked for on the router's behalf; the client shall not see it."""
-        return self.stream and not self.include_usage
+        return self.usage_on_request and self.stream and not self.include_usage
 
     @cached_property
     def for_engine(self) -> bytes:
@@ -90,7 +93,7 @@ class EngineBody:
 
     @property
     def session(self) -> str | None:
-        """A key that related requests share, if the client gave one."""
+        """A key that related requests share, if the client gave one; the first of three fields."""
         for name in ("session_id", "prompt_cache_key", "user"):
             value = self.fields.get(name)
             if isinstance(value, str) and value:
@@ -112,18 +115,20 @@ class EngineBody:
 
 
 class ChatBody(EngineBody):
-    """A chat completion."""
+    """A chat completion, or what an engine renders as one."""
 
+    shares_prefix = True
     prompt_param = "messages"
 
-    @cached_property
-    def has_multimodal(self) -> bool:
-        """Whether some message holds an image, audio or video."""
-        return has_media(self.fields["messages"])
+    def chat(self) -> Mapping[str, Any]:
+        """The fields of a chat completion with the same prompt; may raise `CannotRender`."""
+        return self.fields
 
 
 class CompletionBody(EngineBody):
     """A completion."""
+
+    shares_prefix = True
 
     @cached_property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -144,12 +149,14 @@ class CompletionBody(EngineBody):
 class TokenizerBody(EngineBody):
     """Something to tokenize or to detokenize."""
 
+    usage_on_request = False
+
 
 def read_chat(data: bytes) -> ChatBody:
     """A body of `/v1/chat/completions`; raises `MalformedBody` or `InvalidRequest`."""
     fields = decode_object(data)
     model = model_of(fields)
-    _check_messages(fields.get("messages"))
+    check_messages(fields.get("messages"))
     _check_common(fields)
     check(fields, "max_completion_tokens", is_count, "a whole number, 0 or more")
     check(fields, "tools", is_list, "a list of tools")
@@ -172,7 +179,7 @@ def read_tokenizer_body(data: bytes) -> TokenizerBody:
     fields = decode_object(data)
     model = model_of(fields)
     if "messages" in fields:
-        _check_messages(fields["messages"])
+        check_messages(fields["messages"])
     elif "tokens" in fields:
         tokens = fields["tokens"]
         if not isinstance(tokens, list) or not are_token_ids(tokens):
@@ -185,7 +192,8 @@ def read_tokenizer_body(data: bytes) -> TokenizerBody:
     return TokenizerBody(data, fields, model)
 
 
-def _check_messages(messages: Any) -> None:
+def check_messages(messages: Any) -> None:
+    """Raises `InvalidRequest` unless it is a list of messages that can be read."""
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest(
             "'messages' must be a list of at least one message, "

@@ -1,4 +1,4 @@
-"""Where errors become responses: OpenAI's error object, the right status, never a stack trace.
+"""Where errors become responses: in the API's own shape, with the right status, no stack trace.
 
 This is the one place of the router that catches every exception.
 """
@@ -10,7 +10,7 @@ import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from rhizome.errors import (
@@ -21,12 +21,14 @@ from rhizome.errors import (
     RequestError,
     UnknownRoute,
 )
+from router.http.surface import ENDPOINT_OF
+from router.relay.dialect import OPENAI
 
 _log = logging.getLogger(__name__)
 
 
-def error_response(error: RequestError, request_id: str | None = None) -> Response:
-    """The response that tells the client of `error`."""
+def error_response(error: RequestError, request_id: str | None = None, path: str = "") -> Response:
+    """The response that tells the client of `error`, as the API at `path` tells errors."""
     headers = {}
     if request_id is not None:
         headers["x-request-id"] = request_id
@@ -34,7 +36,10 @@ def error_response(error: RequestError, request_id: str | None = None) -> Respon
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    endpoint = ENDPOINT_OF.get(path)
+    dialect = OPENAI if endpoint is None else endpoint.dialect
+    body = dialect.error_body(error)
+    return Response(body, error.status, headers=headers, media_type="application/json")
 
 
 def install_border(app: FastAPI) -> None:
@@ -42,11 +47,12 @@ def install_border(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def refused(request: Request, error: RequestError) -> Response:
-        return error_response(error, getattr(request.state, "request_id", None))
+        request_id = getattr(request.state, "request_id", None)
+        return error_response(error, request_id, request.url.path)
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        return error_response(_translate(request, error))
+        return error_response(_translate(request, error), path=request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
@@ -55,9 +61,10 @@ def install_border(app: FastAPI) -> None:
         return error_response(InvalidRequest(first["msg"], param=where or None))
 
     @app.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> Response:
+    async def failed(request: Request, error: Exception) -> Response:
         _log.error("fault while serving %s %s", request.method, request.url.path, exc_info=error)
-        return error_response(InternalFault("an internal error; the router's log has the details"))
+        fault = InternalFault("an internal error; the router's log has the details")
+        return error_response(fault, path=request.url.path)
 
 
 def _translate(request: Request, error: HTTPException) -> RequestError:

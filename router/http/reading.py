@@ -76,7 +76,13 @@ class KeyCheck:
 
     def __call__(self, request: Request) -> None:
         """A FastAPI dependency; sets `request.state.principal`, raises `AuthenticationFailed`."""
-        request.state.principal = self._ring.check(request.headers.get("authorization"))
+        request.state.principal = self._ring.check(_authorization(request))
+
+
+def _authorization(request: Request) -> str | None:
+    """The header as OpenAI's clients send it, or what Anthropic's send in its place."""
+    key = request.headers.get("x-api-key")
+    return request.headers.get("authorization") or (f"Bearer {key}" if key else None)
 
 
 def _too_large(bytes_max: int) -> BodyTooLarge:

@@ -13,7 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from router.http.bodies import EngineBody, read_chat, read_completion, read_tokenizer_body
+from router.http.messages import read_count, read_messages
+from router.http.pooling import read_embedding, read_pooling, read_rerank, read_score
+from router.http.responses import read_response
 from router.relay.dialect import OPENAI, Dialect
+from router.relay.messages import ANTHROPIC
+from router.relay.responses import RESPONSES
 
 JSON = "application/json"
 
@@ -66,6 +71,73 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         read=json_reader(read_completion),
         summary="OpenAI's completions; `prompt` as text or token ids.",
         example={"model": "m", "prompt": "Once upon a time", "max_tokens": 16},
+    ),
+    Endpoint(
+        path="/v1/responses",
+        read=json_reader(read_response),
+        summary="OpenAI's responses; `previous_response_id` continues a stored one.",
+        example={"model": "m", "input": "Hello"},
+        dialect=RESPONSES,
+    ),
+    Endpoint(
+        path="/v1/messages",
+        read=json_reader(read_messages),
+        summary="Anthropic's messages; errors come in Anthropic's shape.",
+        example={
+            "model": "m",
+            "max_tokens": 16,
+            "messages": [{"role": "user", "content": "Hello"}],
+        },
+        dialect=ANTHROPIC,
+    ),
+    Endpoint(
+        path="/v1/messages/count_tokens",
+        read=json_reader(read_count),
+        summary="How many tokens a prompt of Anthropic's messages has.",
+        tag="tokenizer",
+        example={"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
+        dialect=ANTHROPIC,
+    ),
+    Endpoint(
+        path="/v1/embeddings",
+        read=json_reader(read_embedding),
+        summary="OpenAI's embeddings; `input` as text, texts or token ids.",
+        tag="pooling",
+        example={"model": "m", "input": ["Hello", "world"]},
+    ),
+    *(
+        Endpoint(
+            path=path,
+            read=json_reader(read_rerank),
+            summary="Documents in the order of their relevance to a query (Jina, Cohere).",
+            tag="pooling",
+            example={"model": "m", "query": "greeting", "documents": ["Hello", "Stone"]},
+        )
+        for path in ("/v1/rerank", "/v2/rerank", "/rerank")
+    ),
+    *(
+        Endpoint(
+            path=path,
+            read=json_reader(read_score),
+            summary="How well texts fit each other, pair by pair.",
+            tag="pooling",
+            example={"model": "m", "text_1": "greeting", "text_2": ["Hello", "Stone"]},
+        )
+        for path in ("/v1/score", "/score")
+    ),
+    Endpoint(
+        path="/classify",
+        read=json_reader(read_pooling),
+        summary="The class of each text, by a model that classifies.",
+        tag="pooling",
+        example={"model": "m", "input": "Hello"},
+    ),
+    Endpoint(
+        path="/pooling",
+        read=json_reader(read_pooling),
+        summary="What a pooling model makes of a text, as it is.",
+        tag="pooling",
+        example={"model": "m", "input": "Hello"},
     ),
     Endpoint(
         path="/tokenize",

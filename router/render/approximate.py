@@ -14,22 +14,36 @@ import msgspec
 import xxhash
 
 _encoder = msgspec.json.Encoder()
-_FIELDS = ("name", "tool_call_id", "reasoning", "reasoning_content", "tool_calls")
+_FIELDS = (
+    "name",
+    "tool_call_id",
+    "reasoning",
+    "reasoning_content",
+    "tool_calls",
+    "call_id",
+    "arguments",
+    "output",
+)
 
 
 def render_approximate(fields: Mapping[str, Any]) -> bytes:
-    """Bytes of a chat or completion body; never raises for a decoded JSON object."""
-    if "messages" in fields:
-        return _chat(fields)
+    """Bytes of a body that generates, in whose API ever; never raises for a decoded JSON object."""
+    for conversation in ("messages", "input"):
+        if conversation in fields:
+            return _chat(fields, fields[conversation])
     return _prompt(fields.get("prompt"))
 
 
-def _chat(fields: Mapping[str, Any]) -> bytes:
+def _chat(fields: Mapping[str, Any], messages: Any) -> bytes:
     pieces: list[bytes] = []
     tools = fields.get("tools")
     if tools:
         pieces += [b"\x00tools\x00", _encoder.encode(tools)]
-    messages = fields.get("messages")
+    for name in ("system", "instructions"):
+        if fields.get(name):
+            pieces += _message({"role": "system", "content": fields[name]})
+    if isinstance(messages, str):
+        pieces += _message({"role": "user", "content": messages})
     for message in messages if isinstance(messages, list) else ():
         if isinstance(message, Mapping):
             pieces += _message(message)

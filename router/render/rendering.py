@@ -104,7 +104,7 @@ class Rendering:
 
 def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[int]:
     if isinstance(body, ChatBody):
-        return renderer.chat_ids(body.fields, limit_s)
+        return renderer.chat_ids(body.chat(), limit_s)
     return renderer.completion_ids(body.fields, body.first_prompt)
 
 

@@ -167,7 +167,7 @@ def test_absent_and_null_fields_are_fine() -> None:
     names = "stream stream_options max_tokens max_completion_tokens n temperature top_p tools"
     body = read_chat(_bytes(messages=HI, **dict.fromkeys(names.split())))
     assert (body.stream, body.include_usage, body.max_tokens, body.n) == (False, False, None, 1)
-    assert (body.cache_salt, body.session, body.has_multimodal) == (None, None, False)
+    assert (body.cache_salt, body.session) == (None, None)
 
 
 def test_views_read_what_was_sent() -> None:
@@ -201,11 +201,6 @@ def test_the_session_hint_is_text_of_bounded_length(
     field: str, value: Any, session: str | None
 ) -> None:
     assert read_chat(_bytes(messages=HI, **{field: value})).session == session
-
-
-def test_media_are_seen() -> None:
-    part = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
-    assert read_chat(_bytes(messages=[{"role": "user", "content": [part]}])).has_multimodal
 
 
 def test_an_unstreamed_body_goes_on_as_it_came() -> None:
