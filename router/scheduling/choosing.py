@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from random import Random
 
 import numpy as np
 
 from router.scheduling.prediction import predicted_ttft_ms
-from router.scheduling.types import (
-    SCORED_MAX,
-    Candidates,
-    Choice,
-    Floats,
-    RoutingRequest,
-    Scored,
-)
+from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest, Scored
 
 
 class Reason(StrEnum):
@@ -58,15 +50,7 @@ def load_shares(candidates: Candidates) -> Floats:
 def choice(
     request: RoutingRequest, candidates: Candidates, costs: Floats, at: int, reason: Reason
 ) -> Choice:
-    """The candidate at position `at`, with the best ones' costs to explain it."""
-
-    def scored(place: int) -> Scored:
-        one = candidates[place]
-        return Scored(one, float(costs[place]), predicted_ttft_ms(request, one))
-
-    places: Iterable[int] = range(len(costs))
-    if len(costs) > SCORED_MAX:
-        best = set(np.argpartition(costs, SCORED_MAX - 1)[: SCORED_MAX - 1].tolist())
-        places = sorted(best | {at})
-    kept = {place: scored(place) for place in places}
-    return Choice(candidates.worker_ids[at], reason.value, kept[at], tuple(kept.values()))
+    """The candidate at position `at`, with the costs of all to explain it."""
+    one = candidates[at]
+    chosen = Scored(one, float(costs[at]), predicted_ttft_ms(request, one))
+    return Choice(one.worker_id, reason.value, chosen, costs)

@@ -18,10 +18,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-SCORED_MAX = 4
-"""Candidates that a choice keeps, to explain itself: it lives as long as its request."""
-
-
 @dataclass(frozen=True, slots=True)
 class RoutingRequest:
     """What the scheduler knows of a request."""
@@ -142,7 +138,7 @@ class Scored:
     """Predicted time to first token on this worker."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """The worker picked, and why."""
 
@@ -150,9 +146,8 @@ class Choice:
     reason: str
     """A bounded set of snake-case words, fit for a metric label, e.g. `lowest_cost`."""
     chosen: Scored
-    scored: tuple[Scored, ...]
-    """The candidates of lowest cost, `SCORED_MAX` at most and the chosen one among them, in the
-    order given."""
+    costs: Floats
+    """`cost_ms` of every candidate, in the order given."""
 
 
 class Policy(Protocol):
