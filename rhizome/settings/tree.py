@@ -57,6 +57,32 @@ class RelaySettings(Slice):
     """Longest non-streaming response body, in bytes."""
     line_bytes_max: int = Field(default=2**20, ge=1024, le=2**26)
     """Longest event of a worker's stream, in bytes."""
+    idle_connection_s: Seconds = 3.0
+    """How long an unused connection to a worker is kept: less than engines keep them (vLLM: 5 s)."""
+    idle_connections_max: int = Field(default=256, ge=0, le=65_536)
+    """Unused connections kept to one worker."""
+    comment_interval_s: float = Field(default=15.0, ge=0)
+    """Time between the comments that keep a stream's connection alive before its first token, in
+    seconds; 0: none are sent."""
+
+
+class HttpSettings(Slice):
+    header_timeout_s: Seconds = 10.0
+    """Longest time for a client to send a request's head."""
+    body_timeout_s: Seconds = 60.0
+    """Longest time for a client to send a request's body; for uploads, longest pause in it."""
+    keep_alive_s: Seconds = 75.0
+    """How long a client's connection is kept between two requests."""
+    header_bytes_max: int = Field(default=32 * 2**10, ge=1024, le=2**20)
+    """Longest head of a request, in bytes."""
+    headers_max: int = Field(default=100, ge=8, le=10_000)
+    """Most headers of a request."""
+    connections_max: int = Field(default=16_384, ge=1, le=1_000_000)
+    """Clients' connections held at once; more are closed as they come."""
+    tls_certificate: Path | None = None
+    """File with the certificate chain (PEM) to serve HTTPS with; absent: HTTP."""
+    tls_key: Path | None = None
+    """File with its private key (PEM); absent: it is in `tls_certificate` too."""
 
 
 class AdmissionSettings(Slice):
@@ -92,6 +118,10 @@ class SchedulingSettings(Slice):
     """Decode step assumed until it is learned."""
     seed: int | None = None
     """Seed of the tie-break; absent: a fresh one per process."""
+    shadows: tuple[PolicyName, ...] = Field(default=(), max_length=8)
+    """Policies that decide beside the chosen one on live traffic, to be compared with it."""
+    shadow_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the decisions that the shadows make too."""
 
 
 class DiscoverySettings(Slice):
@@ -103,6 +133,29 @@ class DiscoverySettings(Slice):
     """Longest wait for a health probe."""
     failures_to_suspend: int = Field(default=2, ge=1, le=100)
     """Consecutive failed probes after which a worker gets nothing new."""
+
+
+class DecisionSettings(Slice):
+    count_max: int = Field(default=4096, ge=0, le=1_000_000)
+    """Requests whose decisions are kept to be explained; 0: none."""
+    bytes_max: int = Field(default=16 * 2**20, ge=0, le=2**34)
+    """Memory for them, in bytes (estimated)."""
+    candidates_max: int = Field(default=32, ge=1, le=1024)
+    """Candidates kept of each choice, the cheapest first."""
+
+
+class AdminSettings(Slice):
+    host: str = "127.0.0.1"
+    """Address of the admin API."""
+    port: Port = 8001
+    """Port of the admin API."""
+    key: SecretStr | None = None
+    """Key that its callers must present, and that commands with these settings do present."""
+    keys: dict[str, str] = {}
+    """Hashes of more such keys by name, as `rhizome keys new NAME` prints them."""
+    allow_anonymous: bool = False
+    """Serve it without keys, on loopback only; where this is not set and there are none, it is
+    off."""
 
 
 class RouterSettings(Slice):
@@ -132,13 +185,19 @@ class RouterSettings(Slice):
     discovery: DiscoverySettings = DiscoverySettings()
     """How workers are found and watched."""
     relay: RelaySettings = RelaySettings()
-    """Deadlines and bounds towards workers and clients."""
+    """Deadlines and bounds towards workers."""
+    http: HttpSettings = HttpSettings()
+    """Deadlines and bounds towards clients."""
     admission: AdmissionSettings = AdmissionSettings()
     """How much is let in, and who waits."""
     prefix: PrefixSettings = PrefixSettings()
     """The prefix index."""
     scheduling: SchedulingSettings = SchedulingSettings()
     """The choice of a worker."""
+    decisions: DecisionSettings = DecisionSettings()
+    """What is kept to explain decisions."""
+    admin: AdminSettings = AdminSettings()
+    """The admin API."""
     signal_interval_s: Seconds = 1.0
     """Time between two reports to the autoscaler."""
     shutdown_grace_s: Seconds = 30.0

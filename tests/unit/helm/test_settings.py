@@ -72,7 +72,7 @@ def test_every_setting_can_be_set_by_values_and_reaches_the_process(chart: Chart
     same = {
         path for path, value in leaves(read).items() if path in default and value == default[path]
     }
-    assert same == {".redis.url", ".router.api_keys", ".batch.api_key"}
+    assert same == {".redis.url", ".router.api_keys", ".batch.api_key", ".router.admin.key"}
 
 
 @pytest.mark.parametrize("file", CI_FILES, ids=lambda file: file.stem)

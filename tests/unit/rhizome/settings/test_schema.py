@@ -40,7 +40,7 @@ def test_the_schema_has_every_field_of_the_settings_and_no_other() -> None:
 
 def test_fields_that_hold_secrets_are_unknown_to_the_chart() -> None:
     hidden = schema_fields(settings_schema()) - schema_fields(settings_schema(secrets=False))
-    assert hidden == {".redis.url", ".router.api_keys", ".batch.api_key"}
+    assert hidden == {".redis.url", ".router.api_keys", ".batch.api_key", ".router.admin.key"}
 
 
 def test_the_schema_has_no_reference_left_and_every_object_is_closed() -> None:
