@@ -1,0 +1,169 @@
+"""From runs to numbers and to verdicts: what was claimed, what came out, whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from loadtest.spread.cases import AFFINITY
+from loadtest.spread.playing import Played
+
+SCHEMA = "rhizome.spread/1"
+WINDOW_S = 15.0
+_SPEED_KNOWN_S = 60.0
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario under one policy, after its warm-up."""
+
+    case: str
+    policy: str
+    rate_per_s: float
+    ttft_ms_mean: float
+    ttft_ms_p99: float
+    cached_ratio: float
+    in_flight_mean: float
+    """Requests at an engine, running or waiting."""
+    in_flight_max_over_mean: float
+    """The fullest worker by the mean of all at a moment; the mean over all moments."""
+    shares: list[float]
+    """Each worker's share of the requests."""
+    window_shares: list[list[float]]
+    """The same in windows of `WINDOW_S` from the run's beginning."""
+    failed: int
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One claim about the case's first policy."""
+
+    case: str
+    claim: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is within its bounds."""
+        low = self.at_least is None or self.value >= self.at_least
+        return low and (self.at_most is None or self.value <= self.at_most)
+
+
+class SpreadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was found."""
+
+    schema: str = SCHEMA
+    rhizome_version: str
+    command: str
+    profile: str
+    load: float
+    seed: int
+    cases: dict[str, dict[str, Any]]
+    """What each case asked, and its capacity in requests a second."""
+    rows: list[Row]
+    verdicts: list[Verdict]
+
+
+def row_of(played: Played) -> Row:
+    """The run's numbers."""
+    case, begin_s = played.case, played.case.warmup_s
+    ttft_ms = played.ttft_ms(begin_s)
+    in_flight = played.in_flight(begin_s)
+    mean = in_flight.mean(axis=1)
+    busy = mean > 0
+    return Row(
+        case=case.name,
+        policy=played.policy,
+        rate_per_s=played.rate_per_s,
+        ttft_ms_mean=float(ttft_ms.mean()),
+        ttft_ms_p99=float(np.percentile(ttft_ms, 99)),
+        cached_ratio=played.cached_ratio(begin_s),
+        in_flight_mean=float(mean.mean()),
+        in_flight_max_over_mean=float((in_flight.max(axis=1)[busy] / mean[busy]).mean()),
+        shares=played.shares(begin_s).tolist(),
+        window_shares=[
+            played.shares(start_s, start_s + WINDOW_S).tolist()
+            for start_s in np.arange(0.0, case.duration_s, WINDOW_S).tolist()
+        ],
+        failed=played.failed(),
+    )
+
+
+Rows = Mapping[str, Row]
+"""A case's rows by policy."""
+
+
+def _of_zipf(rows: Rows, own: Row) -> list[Verdict]:
+    affinity, least = rows[AFFINITY], rows["least_loaded"]
+    return [
+        Verdict(
+            case=own.case,
+            claim="in flight, max over mean",
+            value=own.in_flight_max_over_mean,
+            at_most=1.5,
+        ),
+        Verdict(
+            case=own.case,
+            claim="reused tokens, by those of pure affinity",
+            value=own.cached_ratio / affinity.cached_ratio,
+            at_least=0.8,
+        ),
+        Verdict(
+            case=own.case,
+            claim="p99 TTFT, by that of least loaded",
+            value=own.ttft_ms_p99 / least.ttft_ms_p99,
+            at_most=1.2,
+        ),
+    ]
+
+
+def _of_one_prefix(rows: Rows, own: Row) -> list[Verdict]:
+    claim = "smallest share of a worker"
+    return [Verdict(case=own.case, claim=claim, value=min(own.shares), at_least=0.05)]
+
+
+def _of_unequal(rows: Rows, own: Row) -> list[Verdict]:
+    """The first half of the workers is fast; by speed alone it would get three quarters."""
+    half = len(own.shares) // 2
+    at = int(_SPEED_KNOWN_S / WINDOW_S)
+    soon = sum(own.window_shares[at - 1][:half])
+    later = np.array(own.window_shares[at:])[:, :half].sum(axis=1).mean()
+    return [
+        Verdict(
+            case=own.case,
+            claim="share of the fast workers, 45 to 60 s after the start",
+            value=soon,
+            at_least=0.7,
+        ),
+        Verdict(
+            case=own.case,
+            claim="how far that is from their share later",
+            value=abs(soon - float(later)),
+            at_most=0.05,
+        ),
+        Verdict(
+            case=own.case,
+            claim="smallest share of a slow worker, by its speed's share",
+            value=min(own.shares[half:]) * 2 * (1 + 3),
+            at_least=0.4,
+        ),
+    ]
+
+
+_JUDGES: Mapping[str, Callable[[Rows, Row], list[Verdict]]] = {
+    "zipf": _of_zipf,
+    "zipf-tight": _of_zipf,
+    "one-prefix": _of_one_prefix,
+    "unequal": _of_unequal,
+    "unequal-zipf": _of_unequal,
+}
+
+
+def verdicts_of(rows: Rows, own: Row) -> list[Verdict]:
+    """What was claimed of the case's first policy, whose row `own` is."""
+    answered = Verdict(case=own.case, claim="requests without an answer", value=own.failed)
+    found = _JUDGES[own.case](rows, own)
+    return [msgspec.structs.replace(answered, at_most=0.0), *found]
