@@ -19,8 +19,9 @@ from loadtest.records import ErrorKind
 from loadtest.simulation.agenda import Agenda, VirtualClock
 from loadtest.simulation.columns import Columns
 from loadtest.simulation.ears import IndexMembers, Waiting
+from loadtest.simulation.floor import PrefillFloor
 from loadtest.simulation.plan import Failure, FleetPlan, Tally
-from loadtest.simulation.prompts import EndlessCache, KeyedPrompt
+from loadtest.simulation.prompts import KeyedPrompt
 from loadtest.simulation.worker import Life, PublishedBlocks, SimulatedWorker
 from loadtest.workloads.requests import TracedRequest
 from rhizome.errors import NoHealthyWorker, QueueFull, QueueTimeout, RequestError
@@ -34,7 +35,6 @@ from router.scheduling.policies import build_policy
 from router.scheduling.speeds import LearnedSpeeds
 from router.turns import Turns
 from workers.engine.simulated.cache import CacheEvent
-from workers.engine.simulated.profile import StepWork
 from workers.engine.simulated.requests import RequestUnfit, Step
 from workers.engine.simulated.scheduler import Scheduler
 
@@ -60,7 +60,7 @@ class FleetSimulation:
     workers: dict[str, SimulatedWorker] = field(default_factory=dict)
     """The living incarnation of each worker."""
     _published: dict[str, PublishedBlocks] = field(default_factory=dict)
-    _endless: EndlessCache = field(init=False)
+    _floor: PrefillFloor = field(init=False)
     _arrivals: Iterator[TracedRequest] = field(init=False)
     _more_to_come: bool = True
 
@@ -86,7 +86,7 @@ class FleetSimulation:
         self.turns = Turns(self.dispatcher, settings.admission, self.clock)
         self.fleet.listen(self.dispatcher)
         self.fleet.listen(IndexMembers(self.index))
-        self._endless = EndlessCache(plan.floor_blocks_max)
+        self._floor = PrefillFloor(plan.profiles[0], plan.floor_blocks_max)
 
     def run(self, requests: Iterable[TracedRequest]) -> None:
         """Plays the whole workload; every request has ended afterwards."""
@@ -132,7 +132,7 @@ class FleetSimulation:
             traced.tenant,
             prompt.tokens,
             traced.output_len,
-            self._floor_s(prompt),
+            self._floor.of_s(prompt),
         )
         job = Job(str(traced.number), MODEL, prompt, completion_tokens_max=traced.output_len)
         self._place(Life(row, job, prompt, traced.output_len))
@@ -336,17 +336,3 @@ class FleetSimulation:
         if self._more_to_come or self.columns.open:
             interval_s = self.plan.settings.discovery.probe_interval_s
             self.agenda.at(now_s + interval_s, self._report)
-
-    def _floor_s(self, prompt: KeyedPrompt) -> float:
-        """First-token time on an idle engine, as the first worker's, that forgets nothing."""
-        profile = self.plan.profiles[0]
-        size, tokens = profile.block_size, prompt.tokens
-        held = self._endless.hits(prompt.sequence(size))
-        computed = min(held, (tokens - 1) // size) * size
-        total_s = (profile.request_overhead_ms + profile.token_overhead_ms) / _MS
-        while computed < tokens:
-            chunk = min(profile.max_num_batched_tokens, tokens - computed)
-            area = chunk * (computed + chunk / 2)
-            total_s += profile.step_s(StepWork(1, 0, 0, chunk, area))
-            computed += chunk
-        return total_s

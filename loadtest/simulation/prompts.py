@@ -39,29 +39,3 @@ class KeyedPrompt:
             found = block_keys((*traced.segments, answer), block_size)
             self._sequences[block_size] = found
         return found
-
-
-class EndlessCache:
-    """What an engine that forgets nothing would hold: the floor under any router's prefills.
-
-    Its memory has a bound all the same: of more than `blocks_max` blocks, those that nobody asked
-    for in a while are dropped, at least half of them kept.
-    """
-
-    def __init__(self, blocks_max: int) -> None:
-        self._half = max(1, blocks_max // 2)
-        self._young: set[int] = set()
-        self._old: set[int] = set()
-
-    def hits(self, keys: list[int]) -> int:
-        """How many leading blocks it holds; from now on it holds all of them."""
-        known = 0
-        young, old = self._young, self._old
-        for key in keys:
-            if key not in young and key not in old:
-                break
-            known += 1
-        young.update(keys)
-        if len(young) > self._half:
-            self._old, self._young = young, set()
-        return known
