@@ -13,7 +13,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rhizome", "router", "workers", "cluster", "loadtest")
-PURE = ("router/prefix", "router/scheduling", "router/admission", "cluster/scaling")
+PURE = (
+    "router/prefix",
+    "router/scheduling",
+    "router/admission",
+    "router/trust",
+    "cluster/scaling",
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
