@@ -23,7 +23,7 @@ def test_the_capacity_is_what_the_fleet_answers_and_no_more_than_is_sent() -> No
 
 
 def test_pure_affinity_keeps_a_prefix_where_it_belongs_and_cost_does_not() -> None:
-    rows = {policy: row_of(play(SMALL, policy, 30.0, 1)) for policy in (AFFINITY, "cost")}
+    rows = {policy: row_of(play(SMALL, policy, 15.0, 1)) for policy in (AFFINITY, "cost")}
     assert rows[AFFINITY].in_flight_max_over_mean > rows["cost"].in_flight_max_over_mean
     assert max(rows[AFFINITY].shares) > max(rows["cost"].shares)
     for row in rows.values():
@@ -33,14 +33,14 @@ def test_pure_affinity_keeps_a_prefix_where_it_belongs_and_cost_does_not() -> No
 
 
 def test_only_what_came_after_the_warm_up_counts() -> None:
-    played = play(SMALL, "cost", 30.0, 1)
+    played = play(SMALL, "cost", 15.0, 1)
     after = int((np.asarray(played.columns.arrived_s) >= SMALL.warmup_s).sum())
     assert len(played.ttft_ms(SMALL.warmup_s)) == after < len(played.columns)
     assert len(played.in_flight(SMALL.warmup_s)) == (12.0 - 4.0) / 0.25
 
 
 def test_every_case_is_judged() -> None:
-    rows = {policy: row_of(play(SMALL, policy, 30.0, 1)) for policy in SMALL.policies}
+    rows = {policy: row_of(play(SMALL, policy, 15.0, 1)) for policy in SMALL.policies}
     for case in CASES.values():
         own = msgspec.structs.replace(rows["cost"], case=case.name)
         padded = msgspec.structs.replace(own, window_shares=own.window_shares * 10)
