@@ -8,7 +8,7 @@ leave no load behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,6 +42,12 @@ class LoadBook:
         self._loads: dict[str, _Load] = {}
         self.changed: set[str] = set()
         """Targets whose load changed, for a reader that empties it."""
+        self.on_change: Callable[[str], None] | None = None
+        """Told each target whose load changed, if somebody listens."""
+
+    def targets(self) -> Iterable[str]:
+        """Targets that have receipts."""
+        return self._loads.keys()
 
     def in_flight(self, target: str) -> int:
         """Dispatches to the target that have not been released; >= 0."""
@@ -60,7 +66,7 @@ class LoadBook:
         load = self._loads.setdefault(target, _Load())
         load.receipts.add(receipt)
         load.queued_tokens += uncached_tokens
-        self.changed.add(target)
+        self._note(target)
         return receipt
 
     def first_byte(self, receipt: Receipt) -> None:
@@ -68,7 +74,7 @@ class LoadBook:
         if receipt.state is ReceiptState.PREFILL:
             self._loads[receipt.target].queued_tokens -= receipt.uncached_tokens
             receipt.state = ReceiptState.DECODE
-            self.changed.add(receipt.target)
+            self._note(receipt.target)
 
     def release(self, receipt: Receipt) -> bool:
         """Gives the load back; True the first time, later calls change nothing."""
@@ -76,12 +82,12 @@ class LoadBook:
             return False
         self.first_byte(receipt)
         receipt.state = ReceiptState.RELEASED
-        self.changed.add(receipt.target)
         load = self._loads[receipt.target]
         load.receipts.remove(receipt)
         if not load.receipts:
             assert load.queued_tokens == 0
             del self._loads[receipt.target]
+        self._note(receipt.target)
         return True
 
     def drop_target(self, target: str) -> tuple[Receipt, ...]:
@@ -109,6 +115,11 @@ class LoadBook:
                 for receipt in load.receipts
                 if receipt.state is ReceiptState.PREFILL
             )
+
+    def _note(self, target: str) -> None:
+        self.changed.add(target)
+        if self.on_change is not None:
+            self.on_change(target)
 
     def _release_all(self, receipts: Iterable[Receipt]) -> tuple[Receipt, ...]:
         chosen = tuple(receipts)
