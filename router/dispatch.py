@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -16,6 +18,8 @@ from rhizome.errors import NoHealthyWorker, UnknownModel
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import RouterSettings
 from router.admission.classes import Priority
+from router.fallback import check, plain_candidates, safe_choice
+from router.faults import Faults, Part
 from router.fleet import Fleet, Target, targets_of
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
@@ -24,11 +28,16 @@ from router.scheduling.filters import with_room
 from router.scheduling.load import LoadBook, Receipt
 from router.scheduling.prediction import uncached_tokens
 from router.scheduling.speeds import LearnedSpeeds
-from router.scheduling.types import Choice, Policy, RoutingRequest
+from router.scheduling.types import Candidates, Choice, Policy, RoutingRequest
 from router.standings import Sources, Standings
+from router.trust.book import TrustBook
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER_LOADING_S = 5.0
+_DECISION_S_MAX = 0.02
+_SLOW_IN_A_ROW_MAX = 3
+_PLAIN_S = 10.0
+"""How long decisions are made by the load book alone after some that took too long."""
 
 
 @dataclass(slots=True)
@@ -84,13 +93,27 @@ class Dispatcher:
     settings: RouterSettings
     clock: Clock
     rng: Random
+    trust: TrustBook = field(default_factory=TrustBook)
+    """How far each target's events are believed."""
+    faults: Faults = field(init=False)
+    _slow_in_a_row: int = 0
+    _plain_until_s: float = -math.inf
     _presumed: list[tuple[float, int, Receipt]] = field(default_factory=list)
     """When the prompts of answers that are not streamed are presumed done, soonest first."""
     standings: Standings = field(init=False)
     """What the sources above say of each target, as columns."""
 
     def __post_init__(self) -> None:
-        sources = Sources(self.fleet, self.index, self.book, self.speeds, self.settings.admission)
+        self.faults = Faults(self.clock)
+        sources = Sources(
+            self.fleet,
+            self.index,
+            self.book,
+            self.speeds,
+            self.settings.admission,
+            self.faults,
+            self.trust,
+        )
         self.standings = Standings(sources)
 
     def joined(self, record: WorkerRecord) -> None:
@@ -121,15 +144,15 @@ class Dispatcher:
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
         now_s = self.clock.monotonic_s()
-        board = self.standings.of(job.model)
-        candidates = with_room(board.candidates(job.prompt, job.priority, job.excluded, now_s))
+        candidates, target_of = self._offer(job, now_s)
         if not candidates:
             return None
-        request = _request(job, board.targets[0])
-        choice = self.policy.choose(request, candidates, self.rng)
-        target, candidate = board.target(choice.worker_id), choice.chosen.candidate
+        request = _request(job, target_of(candidates.worker_ids[0]))
+        choice = self._choose(request, candidates, now_s)
+        target, candidate = target_of(choice.worker_id), choice.chosen.candidate
         receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
-        self._predict(job.prompt, target, now_s)
+        with self.faults.contained(Part.INDEX):
+            self._predict(job.prompt, target, now_s)
         if not job.streamed:
             due_s = now_s + choice.chosen.predicted_ttft_ms / 1000
             heapq.heappush(self._presumed, (due_s, id(receipt), receipt))
@@ -140,8 +163,10 @@ class Dispatcher:
         now_s = self.clock.monotonic_s()
         while self._presumed and self._presumed[0][0] <= now_s:
             self.book.first_byte(heapq.heappop(self._presumed)[2])
-        self.index.expire(now_s)
-        self.standings.refresh()
+        with self.faults.contained(Part.INDEX):
+            self.index.expire(now_s)
+        with self.faults.contained(Part.STANDINGS):
+            self.standings.refresh()
         leaked = self.book.sweep(now_s, 2 * self.settings.relay.total_timeout_s)
         if leaked:
             _log.error("%d receipts were never given back: %s", len(leaked), leaked[:3])
@@ -155,6 +180,12 @@ class Dispatcher:
         """Takes the speeds of a streamed answer that came whole."""
         if assignment.first_byte_at_s is None:
             return
+        with self.faults.contained(Part.SPEEDS):
+            self._learn(assignment, assignment.first_byte_at_s, usage, ended_at_s)
+
+    def _learn(
+        self, assignment: Assignment, first_byte_at_s: float, usage: Usage, ended_at_s: float
+    ) -> None:
         target, candidate = assignment.target.target_id, assignment.choice.chosen.candidate
         cached = usage.cached_tokens
         if cached is None:
@@ -162,14 +193,14 @@ class Dispatcher:
         self.speeds.observe_first_token(
             target,
             usage.prompt_tokens - cached,
-            (assignment.first_byte_at_s - assignment.assigned_at_s) * 1000,
+            (first_byte_at_s - assignment.assigned_at_s) * 1000,
             alone=candidate.in_flight == 0,
             queued_tokens=candidate.queued_tokens,
         )
         self.speeds.observe_decode(
             target,
             (usage.completion_tokens or 0) - 1,
-            (ended_at_s - assignment.first_byte_at_s) * 1000,
+            (ended_at_s - first_byte_at_s) * 1000,
         )
 
     def release(self, assignment: Assignment) -> None:
@@ -185,9 +216,54 @@ class Dispatcher:
             for target in targets_of(record)
         )
 
+    def _offer(self, job: Job, now_s: float) -> tuple[Candidates, Callable[[str], Target]]:
+        """The candidates with room, and how to find the target of one.
+
+        What fails on the way to them is done without: see `router.fallback`.
+        """
+        if now_s >= self._plain_until_s:
+            with self.faults.contained(Part.STANDINGS):
+                board = self.standings.of(job.model)
+                offered = board.candidates(job.prompt, job.priority, job.excluded, now_s)
+                return with_room(offered), board.target
+        targets = {target.target_id: target for target in self.fleet.eligible(job.model)}
+        plain = plain_candidates(
+            targets.values(), self.book, self.settings.admission, job.priority, job.excluded
+        )
+        return plain, targets.__getitem__
+
+    def _choose(self, request: RoutingRequest, candidates: Candidates, now_s: float) -> Choice:
+        """The policy's choice, or the least loaded candidate if there is none to rely on."""
+        choice: Choice | None = None
+        if now_s >= self._plain_until_s:
+            with self.faults.contained(Part.POLICY):
+                choice = check(
+                    self.policy.choose(request, candidates, self.rng), request, candidates
+                )
+            self._took(self.clock.monotonic_s() - now_s)
+        return choice or safe_choice(request, candidates, self.rng)
+
+    def _took(self, decision_s: float) -> None:
+        """After several decisions in a row that held the router up, goes without them a while."""
+        if decision_s < _DECISION_S_MAX:
+            self._slow_in_a_row = 0
+            return
+        self._slow_in_a_row += 1
+        if self._slow_in_a_row >= _SLOW_IN_A_ROW_MAX:
+            self._slow_in_a_row = 0
+            self._plain_until_s = self.clock.monotonic_s() + _PLAIN_S
+            self.faults.note(
+                Part.SLOW_DECISION,
+                f"{_SLOW_IN_A_ROW_MAX} decisions in a row took over {_DECISION_S_MAX} s",
+            )
+
     def _predict(self, prompt: Prompt, target: Target, now_s: float) -> None:
         prefix = self.settings.prefix
-        confirmed_by_events = prompt.has_tokens and bool(target.record.events)
+        confirmed_by_events = (
+            prompt.has_tokens
+            and bool(target.record.events)
+            and self.trust.confirms_soon(target.target_id)
+        )
         ttl_s = prefix.predicted_ttl_s if confirmed_by_events else prefix.approximate_ttl_s
         hashes = prompt.hashes(target.record.block_size)
         self.index.predict(target.target_id, hashes, now_s + ttl_s)

@@ -7,6 +7,7 @@ boards are made anew. Nothing here is a fact of its own: a board says what its s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from rhizome.settings.tree import AdmissionSettings
 from router.admission.classes import Priority
+from router.faults import Faults, Part
 from router.fleet import Fleet, Target
 from router.prefix.credit import credited_tokens
 from router.prefix.index import PrefixIndex
@@ -22,6 +24,7 @@ from router.prompt import Prompt
 from router.scheduling.load import LoadBook
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import Candidates, Floats, Ints
+from router.trust.book import TrustBook
 
 Rows = npt.NDArray[np.intp]
 
@@ -35,6 +38,8 @@ class Sources:
     book: LoadBook
     speeds: LearnedSpeeds
     admission: AdmissionSettings
+    faults: Faults
+    trust: TrustBook = field(default_factory=TrustBook)
 
 
 class Board:
@@ -52,10 +57,13 @@ class Board:
         self._prefill_tokens_per_s = np.ones(count)
         self._overhead_ms = np.zeros(count)
         self._decode_step_ms = np.ones(count)
+        self._credit_scale = np.ones(count)
         self._first_token_unknown = np.ones(count, np.bool_)
         self._decode_step_unknown = np.ones(count, np.bool_)
         self._room = {
-            priority: np.array([_room(sources, target, priority) for target in targets], np.int64)
+            priority: np.array(
+                [room_of(target, sources.admission, priority) for target in targets], np.int64
+            )
             for priority in Priority
         }
         self._slots = np.array([sources.index.slot_of(name) for name in self.names], np.intp)
@@ -63,6 +71,7 @@ class Board:
         for row in range(count):
             self.refresh_load(row)
             self.refresh_speeds(row)
+            self.refresh_trust(row)
         self.refresh_unknown_speeds()
 
     def candidates(
@@ -105,9 +114,9 @@ class Board:
     def refresh_speeds(self, row: int) -> None:
         """Reads again how fast the target is."""
         name, speeds = self.names[row], self._sources.speeds
-        self._prefill_tokens_per_s[row] = speeds.prefill_tokens_per_s(name)
-        self._overhead_ms[row] = speeds.overhead_ms(name)
-        self._decode_step_ms[row] = speeds.decode_step_ms(name)
+        self._prefill_tokens_per_s[row] = self._speed(speeds.prefill_tokens_per_s(name), 1000.0)
+        self._overhead_ms[row] = self._speed(speeds.overhead_ms(name), 1.0)
+        self._decode_step_ms[row] = self._speed(speeds.decode_step_ms(name), 20.0)
         self._first_token_unknown[row] = not speeds.knows_first_token(name)
         self._decode_step_unknown[row] = not speeds.knows_decode_step(name)
 
@@ -118,12 +127,19 @@ class Board:
         unknown = self._first_token_unknown
         if unknown.any():
             name = self.names[int(unknown.argmax())]
-            self._prefill_tokens_per_s[unknown] = speeds.prefill_tokens_per_s(name)
-            self._overhead_ms[unknown] = speeds.overhead_ms(name)
+            self._prefill_tokens_per_s[unknown] = self._speed(
+                speeds.prefill_tokens_per_s(name), 1000.0
+            )
+            self._overhead_ms[unknown] = self._speed(speeds.overhead_ms(name), 1.0)
         unknown = self._decode_step_unknown
         if unknown.any():
             name = self.names[int(unknown.argmax())]
-            self._decode_step_ms[unknown] = speeds.decode_step_ms(name)
+            self._decode_step_ms[unknown] = self._speed(speeds.decode_step_ms(name), 20.0)
+
+    def refresh_trust(self, row: int) -> None:
+        """Reads again what a predicted token of the target is worth."""
+        self._credit_scale[row] = self._sources.trust.credit_scale(self.names[row])
+        self._scales_credit = bool((self._credit_scale < 1.0).any())
 
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if a row is not what its sources say."""
@@ -131,6 +147,7 @@ class Board:
         for row in range(len(self.targets)):
             self.refresh_load(row)
             self.refresh_speeds(row)
+            self.refresh_trust(row)
         for old, new in zip(before, self._columns(), strict=True):
             assert np.array_equal(old, new)
 
@@ -142,10 +159,25 @@ class Board:
             self._prefill_tokens_per_s,
             self._overhead_ms,
             self._decode_step_ms,
+            self._credit_scale,
         )
 
+    def _speed(self, learned: float, stand_in: float) -> float:
+        """What was learned, if it can be a speed."""
+        if math.isfinite(learned) and learned > 0:
+            return learned
+        self._sources.faults.note(Part.SPEEDS, f"a learned speed of {learned}")
+        return stand_in
+
     def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints:
-        """Credit of each target; the prompt is matched once per block size in use."""
+        """Credit of each target, scaled by the trust in it; none if the index fails."""
+        with self._sources.faults.contained(Part.INDEX):
+            tokens = self._matched(prompt, now_s)
+            return (tokens * self._credit_scale).astype(np.int64) if self._scales_credit else tokens
+        return np.zeros(len(self.targets), np.int64)
+
+    def _matched(self, prompt: Prompt, now_s: float) -> Ints:
+        """Credit of each target in full trust; the prompt is matched once per block size in use."""
         tokens = np.zeros(len(self.targets), np.int64)
         for block_size, rows in self._rows_of_size:
             slots = self._sources.index.match_slots(prompt.hashes(block_size), now_s)
@@ -192,14 +224,17 @@ class Standings:
             for board in self._boards.values():
                 board.refresh_unknown_speeds()
             sources.speeds.changed.clear()
+        if sources.trust.changed:
+            for board, row in self._places_of(sources.trust.changed):
+                board.refresh_trust(row)
+            sources.trust.changed.clear()
 
     def _places_of(self, names: Iterable[str]) -> list[tuple[Board, int]]:
         return [self._places[name] for name in names if name in self._places]
 
 
-def _room(sources: Sources, target: Target, priority: Priority) -> int:
+def room_of(target: Target, admission: AdmissionSettings, priority: Priority) -> int:
     """Requests of the class that the target may have at once."""
-    admission = sources.admission
     most = admission.in_flight_max_per_worker
     room = min(most, target.record.max_num_seqs or most)
     return int(room * admission.batch_share) if priority is Priority.BATCH else room

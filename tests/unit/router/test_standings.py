@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rhizome.clock import ManualClock
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from rhizome.render.outcomes import Rendered, Why
 from rhizome.settings.tree import AdmissionSettings, PrefixSettings
 from router.admission.classes import Priority
+from router.faults import Faults
 from router.fleet import EngineLoad, Fleet
 from router.prefix.index import PrefixIndex
 from router.prompt import RenderedPrompt
@@ -36,7 +38,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.fleet = Fleet(2, own_in_flight=self.book.in_flight)
         settings = AdmissionSettings(in_flight_max_per_worker=4)
-        sources = Sources(self.fleet, self.index, self.book, self.speeds, settings)
+        sources = Sources(
+            self.fleet, self.index, self.book, self.speeds, settings, Faults(ManualClock())
+        )
         self.standings = Standings(sources)
         for name in ("a", "b", "c"):
             self.add(name)
