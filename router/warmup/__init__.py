@@ -1,0 +1,1 @@
+"""Warm-up: a worker that comes with an empty cache gets the hottest prefixes before requests."""
