@@ -17,11 +17,13 @@ from prometheus_client import CollectorRegistry
 
 from rhizome import __version__
 from rhizome.clock import Clock, SystemClock
-from rhizome.settings.tree import RouterSettings, Settings
+from rhizome.settings.tree import RouterSettings, SchedulingSettings, Settings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
 from router.batch.records import batch_directory
 from router.batch.routes import build_batch_router
+from router.decisions.ring import DecisionRing
+from router.decisions.shadows import Shadows
 from router.delivery import Delivery
 from router.discovery.prober import Prober
 from router.discovery.registry import RegistryDiscovery
@@ -85,8 +87,16 @@ def _core(settings: RouterSettings, clock: Clock) -> _Core:
         settings=settings,
         clock=clock,
         rng=Random(scheduling.seed),
+        shadows=_shadows(scheduling),
     )
     return _Core(fleet, index, dispatcher, Gate(dispatcher, settings.admission, clock))
+
+
+def _shadows(settings: SchedulingSettings) -> Shadows | None:
+    if not settings.shadows:
+        return None
+    policies = [build_policy(name) for name in dict.fromkeys(settings.shadows)]
+    return Shadows(policies, settings.shadow_share, Random(settings.seed))
 
 
 @asynccontextmanager
@@ -119,6 +129,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             renderings=renderings,
             metrics=metrics,
             signals=signals,
+            decisions=DecisionRing(settings.router.decisions),
             settings=settings.router,
             clock=clock,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from router.admission.classes import Priority
+from router.decisions.records import Decision
 from router.dispatch import Assignment
 from router.http.bodies import EngineBody
 from router.http.surface import Endpoint
@@ -29,6 +30,19 @@ class Call:
     usage: Usage | None = None
     assignment: Assignment | None = None
     """The latest one."""
+    decision: Decision = field(init=False)
+    """What is noted of it, to be explained afterwards."""
+
+    def __post_init__(self) -> None:
+        self.decision = Decision(
+            request_id=self.request_id,
+            path=self.path,
+            model=self.body.model,
+            key=self.principal.name,
+            priority=self.priority.value,
+            streamed=self.body.stream,
+            accepted_at_s=self.accepted_at_s,
+        )
 
     @property
     def path(self) -> str:

@@ -10,6 +10,7 @@ import heapq
 import logging
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 
@@ -18,6 +19,8 @@ from rhizome.errors import NoHealthyWorker, UnknownModel
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import RouterSettings
 from router.admission.classes import Priority
+from router.decisions.records import Attempt, Considered, Decision
+from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target, targets_of
@@ -56,6 +59,8 @@ class Job:
     """Workers that failed this request already."""
     entered_at_s: float = 0.0
     """When it asked to be placed."""
+    decision: Decision | None = None
+    """Where to note what was considered."""
 
 
 @dataclass(slots=True)
@@ -95,6 +100,8 @@ class Dispatcher:
     rng: Random
     trust: TrustBook = field(default_factory=TrustBook)
     """How far each target's events are believed."""
+    shadows: Shadows | None = None
+    """Policies that choose beside the one in charge."""
     faults: Faults = field(init=False)
     _slow_in_a_row: int = 0
     _plain_until_s: float = -math.inf
@@ -149,6 +156,7 @@ class Dispatcher:
             return None
         request = _request(job, target_of(candidates.worker_ids[0]))
         choice = self._choose(request, candidates, now_s)
+        self._note(job, request, candidates, choice, now_s)
         target, candidate = target_of(choice.worker_id), choice.chosen.candidate
         receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
         with self.faults.contained(Part.INDEX):
@@ -157,6 +165,20 @@ class Dispatcher:
             due_s = now_s + choice.chosen.predicted_ttft_ms / 1000
             heapq.heappush(self._presumed, (due_s, id(receipt), receipt))
         return Assignment(job, target, choice, receipt, now_s)
+
+    def preview(self, job: Job) -> bool:
+        """Notes in the job's decision what `assign` would choose; False if every worker is full.
+
+        Books and predicts nothing, and leaves the policy and its chance as they were.
+        """
+        now_s = self.clock.monotonic_s()
+        candidates, target_of = self._offer(job, now_s)
+        if not candidates or job.decision is None:
+            return False
+        request = _request(job, target_of(candidates.worker_ids[0]))
+        choice = deepcopy(self.policy).choose(request, candidates, deepcopy(self.rng))
+        self._explain(job.decision, request, candidates, choice, 0.0)
+        return True
 
     def tick(self) -> None:
         """To be called often: takes presumed prompts as done, expires predictions, sweeps leaks."""
@@ -242,6 +264,46 @@ class Dispatcher:
                 )
             self._took(self.clock.monotonic_s() - now_s)
         return choice or safe_choice(request, candidates, self.rng)
+
+    def _note(
+        self,
+        job: Job,
+        request: RoutingRequest,
+        candidates: Candidates,
+        choice: Choice,
+        now_s: float,
+    ) -> None:
+        """Keeps what was considered, and lets the shadows choose from the same."""
+        with self.faults.contained(Part.EXPLANATION):
+            if job.decision is not None:
+                waited_s = max(0.0, now_s - job.entered_at_s)
+                self._explain(job.decision, request, candidates, choice, waited_s)
+            if self.shadows is not None:
+                self.shadows.compare(request, candidates, choice)
+
+    def _explain(
+        self,
+        decision: Decision,
+        request: RoutingRequest,
+        candidates: Candidates,
+        choice: Choice,
+        waited_s: float,
+    ) -> None:
+        trust = self.trust.get(choice.worker_id)
+        decision.chose(
+            Attempt(
+                worker=choice.worker_id,
+                policy=self.policy.name,
+                reason=choice.reason,
+                prompt_tokens=request.prompt_tokens,
+                predicted_ttft_ms=choice.chosen.predicted_ttft_ms,
+                waited_ms=waited_s * 1000.0,
+                considered=Considered.of(
+                    candidates, choice, self.settings.decisions.candidates_max
+                ),
+                trust=None if trust is None else trust.state.value,
+            )
+        )
 
     def _took(self, decision_s: float) -> None:
         """After several decisions in a row that held the router up, goes without them a while."""

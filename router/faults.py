@@ -35,6 +35,8 @@ class Part(StrEnum):
     SLOW_DECISION = "slow_decision"
     """Decisions took far too long, whatever part it was."""
     TRUST = "trust"
+    EXPLANATION = "explanation"
+    """What is kept to explain decisions, and policies that decide in the shadow."""
     SIGNALS = "signals"
 
 

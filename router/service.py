@@ -24,6 +24,8 @@ from rhizome.errors import (
 from rhizome.outcome import Outcome
 from rhizome.settings.tree import RouterSettings
 from router.call import Call
+from router.decisions.records import Ending
+from router.decisions.ring import DecisionRing
 from router.delivery import Delivery
 from router.dispatch import Assignment, Dispatcher, Job
 from router.fleet import Fleet
@@ -48,6 +50,7 @@ class Service:
     renderings: Renderings
     metrics: RouterMetrics
     signals: SignalReporter
+    decisions: DecisionRing
     settings: RouterSettings
     clock: Clock
 
@@ -57,7 +60,8 @@ class Service:
         Raises `RequestError` while nothing has been sent; after that, failures are told inside
         the body, in the protocol's own way.
         """
-        outcome = Outcome.FAULT
+        outcome, refusal = Outcome.FAULT, None
+        self.decisions.begin(call.decision)
         self.signals.arrived(call.body.model)
         try:
             prompt = await self._render(call)
@@ -66,7 +70,7 @@ class Service:
         except WorkerDiedMidStream:
             outcome = Outcome.BROKEN
         except RequestError as error:
-            outcome = _outcome_of_error(error)
+            outcome, refusal = _outcome_of_error(error), error
             self.metrics.refused(error)
             self.signals.refused(call.body.model, error)
             raise
@@ -74,7 +78,7 @@ class Service:
             outcome = Outcome.CLIENT_LEFT
             raise
         finally:
-            self._settle(call, outcome)
+            self._settle(call, outcome, refusal)
 
     async def _render(self, call: Call) -> Prompt:
         body = call.body
@@ -84,6 +88,7 @@ class Service:
         record = self.fleet.record_of_model(body.model)
         rendered = await self.renderings.render(body, record)
         prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix)
+        call.decision.rendered(prompt.tokens, exact=prompt.exact)
         longest = record.max_model_len if record is not None else None
         if prompt.exact and longest is not None and prompt.tokens > longest:
             raise PromptTooLong(
@@ -110,6 +115,7 @@ class Service:
                 )
             except (WorkerUnreachable, WorkerFaulted) as error:
                 failure = error
+                call.decision.failed(error.code)
                 self._suspect(assignment, error)
                 if call.attempts >= self.settings.relay.attempts_max:
                     raise
@@ -141,8 +147,10 @@ class Service:
             error.message,
         )
 
-    def _settle(self, call: Call, outcome: Outcome) -> None:
+    def _settle(self, call: Call, outcome: Outcome, refusal: RequestError | None) -> None:
         now_s = self.clock.monotonic_s()
+        call.decision.ended(_ending(call, outcome, refusal, now_s), _ttft_ms(call.assignment))
+        self.decisions.end(call.decision)
         if outcome is Outcome.COMPLETED and call.assignment is not None and call.usage is not None:
             self.dispatcher.learn(call.assignment, call.usage, now_s)
         self.metrics.settled(call, outcome, now_s)
@@ -157,7 +165,28 @@ def _job(call: Call, prompt: Prompt) -> Job:
         session=call.body.session,
         completion_tokens_max=call.body.max_tokens,
         streamed=call.body.stream,
+        decision=call.decision,
     )
+
+
+def _ending(call: Call, outcome: Outcome, refusal: RequestError | None, now_s: float) -> Ending:
+    usage = call.usage
+    return Ending(
+        outcome=outcome,
+        at_s=now_s,
+        status=call.status if refusal is None else refusal.status,
+        error=None if refusal is None else refusal.code,
+        prompt_tokens=None if usage is None else usage.prompt_tokens,
+        cached_tokens=None if usage is None else usage.cached_tokens,
+        completion_tokens=None if usage is None else usage.completion_tokens,
+    )
+
+
+def _ttft_ms(assignment: Assignment | None) -> float | None:
+    """From the choice of the worker to its first byte, where a stream told of it."""
+    if assignment is None or assignment.first_byte_at_s is None:
+        return None
+    return (assignment.first_byte_at_s - assignment.assigned_at_s) * 1000.0
 
 
 def _outcome_of_status(status: int | None) -> Outcome:

@@ -37,7 +37,11 @@ def prefill_ms(request: RoutingRequest, candidate: Candidate | Candidates) -> fl
     return uncached_tokens(request, candidate) / candidate.prefill_tokens_per_s * 1000.0
 
 
-def predicted_ttft_ms(request: RoutingRequest, candidate: Candidate) -> float:
+@overload
+def predicted_ttft_ms(request: RoutingRequest, candidate: Candidate) -> float: ...
+@overload
+def predicted_ttft_ms(request: RoutingRequest, candidate: Candidates) -> Floats: ...
+def predicted_ttft_ms(request: RoutingRequest, candidate: Candidate | Candidates) -> float | Floats:
     """Overhead, wait and own prefill: first come, first served at the learned speed.
 
     Chunked prefill shares a step between prompts, so short ones may be served earlier than this

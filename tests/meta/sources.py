@@ -17,6 +17,7 @@ PURE = (
     "router/prefix",
     "router/scheduling",
     "router/admission",
+    "router/decisions",
     "router/trust",
     "cluster/scaling",
 )
