@@ -56,6 +56,7 @@ class _Worker:
     """What listeners were told."""
     failures: int = 0
     suspended: bool = False
+    warming: bool = False
     detail: str = ""
     loads: dict[str, EngineLoad] = field(default_factory=dict)
     elsewhere: dict[str, int] = field(default_factory=dict)
@@ -68,6 +69,8 @@ class WorkerView:
     record: WorkerRecord
     suspended: bool
     draining: bool
+    warming: bool
+    """Held back until its cache is warm, or its deadline."""
     detail: str
 
 
@@ -156,6 +159,20 @@ class Fleet:
             self.generation += not worker.suspended
             worker.suspended, worker.detail = True, detail
 
+    def hold(self, worker_id: str, incarnation: str) -> None:
+        """Until `admit`, the worker gets requests only where no other one of its model could."""
+        self._set_warming(worker_id, incarnation, warming=True)
+
+    def admit(self, worker_id: str, incarnation: str) -> None:
+        """The worker is held back no longer."""
+        self._set_warming(worker_id, incarnation, warming=False)
+
+    def _set_warming(self, worker_id: str, incarnation: str, *, warming: bool) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.record.incarnation == incarnation:
+            self.generation += worker.warming is not warming
+            worker.warming = warming
+
     def report(self, target_id: str, load: EngineLoad, now_s: float) -> None:
         """An engine's own view of its load."""
         worker = self._workers.get(target_id.rpartition("/")[0]) or self._workers.get(target_id)
@@ -183,14 +200,18 @@ class Fleet:
 
     def eligible(self, model: str) -> Iterator[Target]:
         """Targets that may take a new request for the model, in a stable order."""
-        for worker in self._workers.values():
-            if (
-                worker.record.model == model
-                and worker.record.state is WorkerState.READY
-                and not worker.suspended
-                and worker.record.worker_id not in self._draining
-            ):
-                yield from worker.targets
+        able = [worker for worker in self._workers.values() if self._is_able(worker, model)]
+        for worker in [one for one in able if not one.warming] or able:
+            yield from worker.targets
+
+    def _is_able(self, worker: _Worker, model: str) -> bool:
+        record = worker.record
+        return (
+            record.model == model
+            and record.state is WorkerState.READY
+            and not worker.suspended
+            and record.worker_id not in self._draining
+        )
 
     def worker(self, worker_id: str) -> WorkerRecord | None:
         found = self._workers.get(worker_id)
@@ -207,6 +228,7 @@ class Fleet:
                 worker.suspended,
                 worker.record.worker_id in self._draining
                 or worker.record.state is WorkerState.DRAINING,
+                worker.warming,
                 worker.detail,
             )
             for worker in self._workers.values()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from router.events.plane import EventCounters, EventPlane
-from router.fleet import Fleet, targets_of
+from router.fleet import Fleet, WorkerView, targets_of
 from router.gate import Gate
 from router.metrics import LiveMetrics
 from router.prefix.index import PrefixIndex
@@ -20,10 +20,7 @@ def live_metrics(
     """The readings over the given parts."""
 
     def read() -> Iterable[LiveMetrics.Reading]:
-        states = Counter(
-            (view.record.model, "suspended" if view.suspended else view.record.state.value)
-            for view in fleet.views()
-        )
+        states = Counter((view.record.model, _state(view)) for view in fleet.views())
         yield (
             "router_workers",
             "Workers by model and state, as this router sees them.",
@@ -64,6 +61,13 @@ def live_metrics(
         yield from _events(plane.totals())
 
     return read
+
+
+def _state(view: WorkerView) -> str:
+    """One word for a worker: what keeps it from requests, or what it says of itself."""
+    if view.suspended:
+        return "suspended"
+    return "warming" if view.warming else view.record.state.value
 
 
 def _events(totals: EventCounters) -> Iterable[LiveMetrics.Reading]:

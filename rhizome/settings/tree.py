@@ -58,7 +58,7 @@ class RelaySettings(Slice):
     line_bytes_max: int = Field(default=2**20, ge=1024, le=2**26)
     """Longest event of a worker's stream, in bytes."""
     idle_connection_s: Seconds = 3.0
-    """How long an unused connection to a worker is kept: less than engines keep them (vLLM: 5 s)."""
+    """How long an unused connection to a worker is kept; engines close theirs later (vLLM: 5 s)."""
     idle_connections_max: int = Field(default=256, ge=0, le=65_536)
     """Unused connections kept to one worker."""
     comment_interval_s: float = Field(default=15.0, ge=0)
@@ -71,6 +71,8 @@ class HttpSettings(Slice):
     """Longest time for a client to send a request's head."""
     body_timeout_s: Seconds = 60.0
     """Longest time for a client to send a request's body; for uploads, longest pause in it."""
+    stall_timeout_s: Seconds = 120.0
+    """Longest time that a client may leave an answer unread while more of it waits."""
     keep_alive_s: Seconds = 75.0
     """How long a client's connection is kept between two requests."""
     header_bytes_max: int = Field(default=32 * 2**10, ge=1024, le=2**20)
@@ -107,6 +109,29 @@ class PrefixSettings(Slice):
     """Bytes of rendered prompt per block where there is no tokenizer."""
     bytes_per_token: float = Field(default=4.0, gt=0, le=64)
     """Estimate of prompt length where there is no tokenizer."""
+
+
+class WarmupSettings(Slice):
+    enabled: bool = True
+    """Replay the hottest prefixes to a worker that comes with an empty cache, before requests."""
+    bytes_max: int = Field(default=32 * 2**20, ge=2**16, le=2**34)
+    """Memory for the hottest prefixes, in bytes (estimated)."""
+    runs_max: int = Field(default=4096, ge=16, le=1_000_000)
+    """Most pieces of prefixes kept; what several prefixes begin with is one piece."""
+    half_life_s: Seconds = 300.0
+    """Time in which a request counts half as much for how hot its prefix is."""
+    hits_min: float = Field(default=2.0, ge=0)
+    """Requests, those long ago counted less, that make a prefix worth replaying."""
+    prefixes_max: int = Field(default=64, ge=1, le=10_000)
+    """Most prefixes replayed to one worker."""
+    tokens_max: int = Field(default=262_144, ge=1, le=2**31)
+    """Most tokens replayed to one worker, those that prefixes share counted once."""
+    kv_share: float = Field(default=0.5, gt=0, le=1)
+    """Most of a worker's KV cache to fill."""
+    concurrency: int = Field(default=2, ge=1, le=64)
+    """Replays that one worker gets at once."""
+    deadline_s: Seconds = 20.0
+    """Longest time that a worker is kept from requests for its warm-up."""
 
 
 class SchedulingSettings(Slice):
@@ -192,6 +217,8 @@ class RouterSettings(Slice):
     """How much is let in, and who waits."""
     prefix: PrefixSettings = PrefixSettings()
     """The prefix index."""
+    warmup: WarmupSettings = WarmupSettings()
+    """What a worker gets before its first request."""
     scheduling: SchedulingSettings = SchedulingSettings()
     """The choice of a worker."""
     decisions: DecisionSettings = DecisionSettings()

@@ -167,3 +167,35 @@ def test_a_loading_worker_s_event_sources_are_told_when_it_is_ready() -> None:
     fleet.upsert(msgspec.structs.replace(ready, state=WorkerState.DRAINING), 2.0)
     assert listener.told == ["+w0:a"]
     assert fleet.worker("w0") is not None
+
+
+def test_a_worker_that_is_held_back_gets_requests_only_where_no_other_can() -> None:
+    fleet = Fleet(2)
+    fleet.upsert(record("w0"), 0.0)
+    fleet.hold("w0", "a")
+    assert eligible(fleet) == ["w0"], "the only one of its model"
+    fleet.upsert(record("w1"), 0.0)
+    before = fleet.generation
+    assert eligible(fleet) == ["w1"]
+    fleet.dispatch_failed("w1", "a", "gone")
+    assert eligible(fleet) == ["w0"]
+    fleet.probe("w1", True, 1.0)
+    assert eligible(fleet) == ["w1"]
+    fleet.admit("w0", "a")
+    assert eligible(fleet) == ["w0", "w1"]
+    assert fleet.generation > before
+    assert not any(view.suspended or view.warming for view in fleet.views())
+
+
+def test_holding_back_ends_with_the_incarnation() -> None:
+    fleet = Fleet(2)
+    for worker_id in ("w0", "w1"):
+        fleet.upsert(record(worker_id), 0.0)
+    fleet.hold("w0", "another")
+    assert eligible(fleet) == ["w0", "w1"]
+    fleet.hold("w0", "a")
+    assert [view.warming for view in fleet.views()] == [True, False]
+    fleet.upsert(record("w0", incarnation="b"), 1.0)
+    assert set(eligible(fleet)) == {"w0", "w1"}
+    fleet.admit("w0", "a")
+    assert not any(view.warming for view in fleet.views())
