@@ -10,16 +10,19 @@ from typing import Any
 from rhizome.clock import Clock, SystemClock
 from rhizome.errors import StoreUnavailable, StoreUnreachable
 from rhizome.settings.tree import RedisSettings
+from rhizome.stores.broadcast import Broadcast
 from rhizome.stores.desired import DesiredState
 from rhizome.stores.documents import Documents
 from rhizome.stores.lease import Lease
 from rhizome.stores.lines import LineQueue
+from rhizome.stores.memory.broadcast import MemoryBroadcast
 from rhizome.stores.memory.desired import MemoryDesiredState
 from rhizome.stores.memory.documents import MemoryDocuments
 from rhizome.stores.memory.lease import MemoryLease
 from rhizome.stores.memory.lines import MemoryLineQueue
 from rhizome.stores.memory.registry import MemoryRegistry
 from rhizome.stores.memory.signals import MemorySignalBoard
+from rhizome.stores.redis.broadcast import RedisBroadcast
 from rhizome.stores.redis.desired import RedisDesiredState
 from rhizome.stores.redis.documents import RedisDocuments
 from rhizome.stores.redis.lease import RedisLease
@@ -32,6 +35,8 @@ from rhizome.stores.signals import SignalBoard
 
 _log = logging.getLogger(__name__)
 _DEAD_LETTERS_MAX = 1000
+_PEERS_TIMEOUT_S = 0.5
+_PEERS_CONNECTIONS_MAX = 4
 _SERVER_VERSION_MIN = (7, 0)
 
 
@@ -49,6 +54,8 @@ class Stores:
     lines: LineQueue
     documents: Documents
     lease: Lease
+    peers: Broadcast
+    """What routers tell each other; late news are none, so it gives up sooner than the others."""
     shared: bool = False
     """Whether other processes see the same state, and a restart finds it again."""
     ping: Callable[[], Awaitable[None]] = _nothing
@@ -76,8 +83,14 @@ async def open_stores(
             await link.close()
             raise
 
+    peers_link = _peers_link(settings.url.get_secret_value(), settings)
+
     async def ping() -> None:
         await link.call("PING")
+
+    async def close() -> None:
+        await peers_link.close()
+        await link.close()
 
     return Stores(
         registry=RedisRegistry(link),
@@ -86,10 +99,20 @@ async def open_stores(
         lines=RedisLineQueue(link, _DEAD_LETTERS_MAX),
         documents=RedisDocuments(link),
         lease=RedisLease(link),
+        peers=RedisBroadcast(peers_link, "peers"),
         shared=True,
         ping=ping,
-        close=link.close,
+        close=close,
     )
+
+
+def _peers_link(url: str, settings: RedisSettings) -> RedisLink:
+    """Connections of its own, so that neither waits for the other."""
+    changes = {
+        "command_timeout_s": min(_PEERS_TIMEOUT_S, settings.command_timeout_s),
+        "connections_max": _PEERS_CONNECTIONS_MAX,
+    }
+    return RedisLink(url, settings.model_copy(update=changes), "the channel between routers")
 
 
 def _in_memory(clock: Clock) -> Stores:
@@ -100,6 +123,7 @@ def _in_memory(clock: Clock) -> Stores:
         lines=MemoryLineQueue(clock, _DEAD_LETTERS_MAX),
         documents=MemoryDocuments(),
         lease=MemoryLease(clock),
+        peers=MemoryBroadcast(),
     )
 
 

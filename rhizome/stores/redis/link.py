@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -56,9 +57,11 @@ def milliseconds(seconds: float) -> int:
 class RedisLink:
     """Commands and scripts on one server, under one namespace."""
 
-    def __init__(self, url: str, settings: RedisSettings) -> None:
+    def __init__(self, url: str, settings: RedisSettings, what: str = "the store") -> None:
+        """`what` the server is to its users, as the log calls it."""
+        self._what = what
         self._namespace = settings.namespace
-        self._timeout_s = settings.command_timeout_s
+        self.timeout_s = settings.command_timeout_s
         self._down = False
         try:
             pool = BlockingConnectionPool.from_url(
@@ -86,11 +89,11 @@ class RedisLink:
     async def call(self, *command: Argument) -> Any:
         """The reply to one command."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 reply = await self._execute(*command)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
-        self._note_up()
+            raise self.unavailable(error) from error
+        self.note_up()
         return reply
 
     async def run(
@@ -99,29 +102,36 @@ class RedisLink:
         """The reply of a script; it reaches the server as a digest, or in full the first time."""
         rest = (len(keys), *keys, *arguments)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 try:
                     reply = await self._execute("EVALSHA", script.digest, *rest)
                 except NoScriptError:
                     reply = await self._execute("EVAL", script.text, *rest)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
-        self._note_up()
+            raise self.unavailable(error) from error
+        self.note_up()
         return reply
 
     async def close(self) -> None:
         await self._client.aclose(close_connection_pool=True)
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def subscription(self) -> PubSub:
+        """A connection for subscribing, taken from the pool until it is closed."""
+        subscription: PubSub = self._client.pubsub(ignore_subscribe_messages=False)
+        return subscription
+
+    def unavailable(self, error: Exception) -> StoreUnavailable:
+        """The error for callers; logs the first one in a row."""
         if not self._down:
             self._down = True
-            _log.warning("the store is unavailable: %s: %s", type(error).__name__, error)
+            _log.warning("%s is unavailable: %s: %s", self._what, type(error).__name__, error)
         return StoreUnavailable(f"the shared store {_failing(error)}", retry_after_s=1.0)
 
-    def _note_up(self) -> None:
+    def note_up(self) -> None:
+        """The server answered; logs it after a failure."""
         if self._down:
             self._down = False
-            _log.warning("the store is back")
+            _log.warning("%s is back", self._what)
 
 
 def _failing(error: Exception) -> str:
