@@ -4,9 +4,14 @@ RhizomeError
 ├── RequestError                    the answer to one request; translated once, at the HTTP border
 │   ├── InvalidRequest              400
 │   │   ├── MalformedBody           400
+│   │   ├── MalformedHttp           400
 │   │   ├── PromptTooLong           400
+│   │   ├── MediaRefused            400
+│   │   ├── MediaUnavailable        400
+│   │   ├── RequestTimeout          408
 │   │   ├── BodyTooLarge            413
-│   │   └── UnsupportedMediaType    415
+│   │   ├── UnsupportedMediaType    415
+│   │   └── HeadTooLong             431
 │   ├── AuthenticationFailed        401
 │   ├── UnknownRoute                404
 │   ├── UnknownModel                404
@@ -22,7 +27,8 @@ RhizomeError
 │   ├── WorkerDiedMidStream         502
 │   ├── NoHealthyWorker             503
 │   ├── StoreUnavailable            503
-│   └── WorkerTimeout               504
+│   ├── WorkerTimeout               504
+│   └── DeadlinePassed              504
 └── StartError                      why a process cannot start; the CLI prints it and exits
     ├── SettingsError               exit 2
     ├── PortInUse                   exit 3
@@ -86,6 +92,26 @@ class MalformedBody(InvalidRequest):
 
 class PromptTooLong(InvalidRequest):
     code = "context_length_exceeded"
+
+
+class MediaRefused(InvalidRequest):
+    code = "media_url_not_allowed"
+
+
+class MediaUnavailable(InvalidRequest):
+    code = "media_unavailable"
+
+
+class MalformedHttp(InvalidRequest):
+    code = "malformed_http"
+
+
+class RequestTimeout(InvalidRequest):
+    code, status = "request_timeout", 408
+
+
+class HeadTooLong(InvalidRequest):
+    code, status = "head_too_long", 431
 
 
 class BodyTooLarge(InvalidRequest):
@@ -158,6 +184,12 @@ class StoreUnavailable(RequestError):
 
 class WorkerTimeout(RequestError):
     code, status = "worker_timeout", 504
+
+
+class DeadlinePassed(RequestError):
+    """The time is over that the client gave its request."""
+
+    code, status = "deadline_passed", 504
 
 
 class StartError(RhizomeError):

@@ -34,13 +34,17 @@ from router.events.plane import EventPlane
 from router.fleet import Fleet
 from router.gate import Gate
 from router.http.border import install_border
-from router.http.generation import build_generation
+from router.http.documentation import build_documentation
+from router.http.front import api_front
+from router.http.generation import Serving
 from router.http.inventory import build_inventory
 from router.http.reading import KeyCheck
+from router.http.server.connection import Shared
 from router.keys import KeyRing, configured_keys, read_key_file
 from router.live_metrics import live_metrics
 from router.metrics import LiveMetrics, RouterMetrics
 from router.prefix.index import PrefixIndex
+from router.relay.deadlines import Deadlines
 from router.relay.upstream import Upstream
 from router.renderings import Renderings
 from router.scheduling.load import LoadBook
@@ -58,6 +62,9 @@ class Router:
     """A running router."""
 
     app: FastAPI
+    front: Shared
+    """What a listener's connections are served with."""
+    deadlines: Deadlines
     registry: CollectorRegistry
     fleet: Fleet
     dispatcher: Dispatcher
@@ -77,7 +84,7 @@ def _core(settings: RouterSettings, clock: Clock) -> _Core:
     scheduling = settings.scheduling
     index = PrefixIndex(settings.prefix.index_bytes_max)
     book = LoadBook()
-    fleet = Fleet(settings.discovery.failures_to_suspend, own_in_flight=book.in_flight)
+    fleet = Fleet(settings.discovery.failures_to_suspend, told_in_flight=book.in_flight)
     dispatcher = Dispatcher(
         fleet=fleet,
         index=index,
@@ -121,19 +128,24 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         )
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay
+        decisions = DecisionRing(settings.router.decisions)
+        deadlines = Deadlines(clock)
+        upstream = Upstream(relay, deadlines)
+        stack.callback(upstream.close)
         service = Service(
             fleet=core.fleet,
             dispatcher=core.dispatcher,
             gate=core.gate,
-            delivery=Delivery(Upstream(session, relay), core.dispatcher, relay),
+            delivery=Delivery(upstream, core.dispatcher, relay, deadlines),
             renderings=renderings,
             metrics=metrics,
             signals=signals,
-            decisions=DecisionRing(settings.router.decisions),
+            decisions=decisions,
             settings=settings.router,
             clock=clock,
         )
         tasks.start("tick", _tick(core, clock))
+        tasks.start("deadlines", deadlines.run(metrics.loop_late))
         if stores.shared:
             tasks.start("signals", signals.run(settings.router.signal_interval_s))
         static = StaticDiscovery(
@@ -148,9 +160,11 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             tasks.start("registry", _registry_discovery(settings, stores, core.fleet, clock).run())
         prober = Prober(core.fleet, session, clock, settings.router.discovery, static.recheck)
         tasks.start("prober", prober.run())
-        keys = KeyCheck(_key_ring(settings.router, tasks, clock))
-        app = _app(settings, stores, core.fleet, service, keys, clock)
-        yield Router(app, registry, core.fleet, core.dispatcher)
+        ring = _key_ring(settings.router, tasks, clock)
+        app = _app(settings, stores, core.fleet, KeyCheck(ring), clock)
+        serving = Serving(service, ring, tasks, deadlines, clock, relay.body_bytes_max)
+        front = api_front(serving, app, settings.router.http)
+        yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher)
 
 
 def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
@@ -168,7 +182,6 @@ def _app(
     settings: Settings,
     stores: Stores,
     fleet: Fleet,
-    service: Service,
     keys: KeyCheck,
     clock: Clock,
 ) -> FastAPI:
@@ -180,7 +193,7 @@ def _app(
         redoc_url=None,
     )
     install_border(app)
-    app.include_router(build_generation(service, keys, settings.router.relay.body_bytes_max, clock))
+    app.include_router(build_documentation(), dependencies=[Depends(keys)])
     app.include_router(build_inventory(fleet, keys))
     batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)
     app.include_router(batches, dependencies=[Depends(keys)])

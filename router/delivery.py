@@ -1,7 +1,8 @@
 """Relay: one assignment's answer, from the worker to the client.
 
 Before the first byte every failure is raised, so that another worker can be tried. After it a
-failure is told to the client as the stream's own error event, never by a silent end.
+failure is told to the client as the stream's own error event, never by a silent end. A client that
+waits long for the first byte of a stream is shown by comments that somebody works on it.
 """
 
 from __future__ import annotations
@@ -18,102 +19,227 @@ from rhizome.errors import (
 from rhizome.settings.tree import RelaySettings
 from router.call import Call
 from router.dispatch import Assignment, Dispatcher
-from router.http.client import Client
+from router.http.client import Client, Headers
+from router.relay.connection import WorkerConnection
+from router.relay.deadlines import NEVER_S, Deadlines
 from router.relay.scanner import EventScanner, EventTooLong
-from router.relay.upstream import Upstream, UpstreamAnswer, UpstreamRequest
+from router.relay.upstream import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
+_COMMENT = b": keep-alive\n\n"
+_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Delivery:
     """Delivers answers."""
 
-    def __init__(self, upstream: Upstream, dispatcher: Dispatcher, settings: RelaySettings) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        dispatcher: Dispatcher,
+        settings: RelaySettings,
+        deadlines: Deadlines,
+    ) -> None:
         self._upstream = upstream
         self._dispatcher = dispatcher
         self._settings = settings
+        self._deadlines = deadlines
 
     async def run(
         self, call: Call, assignment: Assignment, client: Client, *, last_try: bool
     ) -> None:
         """Sends the call to its worker and the answer to the client.
 
-        Raises `WorkerUnreachable` or `WorkerTimeout` while the client has got nothing,
-        `WorkerFaulted` for a 5xx of the worker unless this is the last try, and
+        Raises `WorkerUnreachable` or `WorkerTimeout` while the client has got nothing of the
+        answer, `WorkerFaulted` for a 5xx of the worker unless this is the last try, and
         `WorkerDiedMidStream` once the client has got something and was told.
         """
+        body, endpoint = call.body, call.endpoint
         request = UpstreamRequest(
-            path=call.endpoint.engine_path or call.endpoint.path,
-            body=call.body.for_engine,
+            path=endpoint.engine_path or endpoint.path,
+            body=body.for_engine,
             request_id=call.request_id,
             headers=call.headers,
         )
+        attempt = _Attempt(call, assignment, client, self._dispatcher, self._settings)
+        attempt.may_fault = last_try
+        waiting = None
+        if body.stream and self._settings.comment_interval_s > 0:
+            waiting = _Waiting(attempt, self._deadlines, self._settings.comment_interval_s)
         try:
-            async with self._upstream.exchange(assignment.target, request) as answer:
-                if answer.status >= 500 and not last_try:
-                    raise WorkerFaulted(f"the worker answered {answer.status}")
-                if answer.is_stream:
-                    await self._stream(call, assignment, answer, client)
-                else:
-                    await self._whole(call, assignment, answer, client)
+            await self._upstream.exchange(assignment.target, request, attempt)
         except (WorkerUnreachable, WorkerTimeout) as error:
-            if client.started:
-                await self._break_off(call, client, error)
-            raise
-
-    async def _whole(
-        self, call: Call, assignment: Assignment, answer: UpstreamAnswer, client: Client
-    ) -> None:
-        body = await answer.whole()
-        call.status = answer.status
-        call.usage = call.endpoint.dialect.usage(body)
-        headers = _headers(call, assignment, answer)
-        await client.start(answer.status, {**headers, "content-length": str(len(body))})
-        await client.end(body)
-
-    async def _stream(
-        self, call: Call, assignment: Assignment, answer: UpstreamAnswer, client: Client
-    ) -> None:
-        scanner = EventScanner(
-            call.endpoint.dialect,
-            strip_usage=call.body.usage_added,
-            event_bytes_max=self._settings.line_bytes_max,
-        )
-        try:
-            async for chunk in answer.chunks():
-                out = scanner.feed(chunk)
-                if not out:
-                    continue
-                if not client.started:
-                    self._dispatcher.first_byte(assignment)
-                    call.status = answer.status
-                    await client.start(answer.status, _headers(call, assignment, answer))
-                await client.write(out)
-        except EventTooLong as error:
-            raise WorkerUnreachable(str(error)) from error
+            if not attempt.has_relayed:
+                raise
+            raise self._broken_off(call, client, error) from error
         finally:
-            call.usage = scanner.usage
-        if scanner.failed:  # the engine has told the client itself
-            await client.end()
+            attempt.left()
+            if waiting is not None:
+                self._deadlines.remove(waiting)
+        if attempt.has_failed:
             raise WorkerDiedMidStream("the engine failed while it was answering")
-        if not scanner.done:
-            raise WorkerUnreachable("the worker ended its stream without an end mark")
-        await client.end()
 
-    async def _break_off(self, call: Call, client: Client, error: RequestError) -> None:
+    def _broken_off(self, call: Call, client: Client, error: RequestError) -> RequestError:
+        """Tells the client that its answer ends here."""
         ended = WorkerDiedMidStream(
             f"the worker failed while it was answering request {call.request_id}; "
             "what was sent is incomplete, send the request again"
         )
         _log.warning("request %s broke off: %s", call.request_id, error.message)
-        await client.end(call.endpoint.dialect.error_event(ended))
-        raise ended from error
+        client.end(call.endpoint.dialect.error_event(ended))
+        return ended
 
 
-def _headers(call: Call, assignment: Assignment, answer: UpstreamAnswer) -> dict[str, str]:
-    return {
-        "content-type": answer.content_type,
-        "x-request-id": call.request_id,
-        "x-rhizome-worker": assignment.target.target_id,
-        "x-rhizome-prefix-tokens": str(assignment.predicted_tokens),
-    }
+class _Attempt:
+    """One worker's answer on its way to the client."""
+
+    __slots__ = (
+        "_assignment",
+        "_call",
+        "_client",
+        "_dispatcher",
+        "_headers",
+        "_parts",
+        "_scanner",
+        "_settings",
+        "_size",
+        "_status",
+        "has_failed",
+        "has_relayed",
+        "may_fault",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        assignment: Assignment,
+        client: Client,
+        dispatcher: Dispatcher,
+        settings: RelaySettings,
+    ) -> None:
+        self._call = call
+        self._assignment = assignment
+        self._client = client
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._scanner: EventScanner | None = None
+        self._status = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.may_fault = False
+        """A 5xx of the worker is passed on."""
+        self.has_relayed = False
+        """The client has got some of this answer."""
+        self.has_failed = False
+        """The engine itself has told the client of its failure."""
+
+    def on(self, connection: WorkerConnection) -> None:
+        self._client.follow(connection)
+
+    def answered(self, status: int, headers: dict[bytes, bytes]) -> None:
+        if status >= 500 and not self.may_fault:
+            raise WorkerFaulted(f"the worker answered {status}")
+        self._status, self._headers = status, headers
+        if headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            call = self._call
+            self._scanner = EventScanner(
+                call.endpoint.dialect,
+                strip_usage=call.body.usage_added,
+                event_bytes_max=self._settings.line_bytes_max,
+            )
+
+    def received(self, data: bytes) -> None:
+        scanner = self._scanner
+        if scanner is None:
+            self._keep(data)
+            return
+        try:
+            out = scanner.feed(data)
+        except EventTooLong as error:
+            raise WorkerUnreachable(str(error)) from error
+        if out:
+            if not self.has_relayed:
+                self._begin()
+            self._client.write(out)
+
+    def ended(self) -> None:
+        scanner = self._scanner
+        if scanner is None:
+            self._relay_whole()
+            return
+        self.has_failed = scanner.failed
+        if not (scanner.done or scanner.failed):
+            raise WorkerUnreachable("the worker ended its stream without an end mark")
+        self._client.end()
+
+    def left(self) -> None:
+        """Nothing more will come, whether it was all or not."""
+        self._client.follow(None)
+        if self._scanner is not None:
+            self._call.usage = self._scanner.usage
+
+    def comment(self) -> None:
+        """Shows a client that waits for a stream's first byte that it is being served."""
+        if not self._client.started:
+            self._client.start(200, _STREAM, self._headers_out())
+        self._client.write(_COMMENT)
+
+    def _begin(self) -> None:
+        """The first byte of a stream."""
+        self.has_relayed = True
+        self._dispatcher.first_byte(self._assignment)
+        self._call.status = self._status
+        if not self._client.started:
+            self._client.start(self._status, self._content_type(), self._headers_out())
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._settings.response_bytes_max:
+            raise WorkerUnreachable(
+                f"the worker's answer is longer than {self._settings.response_bytes_max} bytes"
+            )
+        self._parts.append(data)
+
+    def _relay_whole(self) -> None:
+        body = b"".join(self._parts)
+        call, client = self._call, self._client
+        call.status = self._status
+        call.usage = call.endpoint.dialect.usage(body)
+        self.has_relayed = True
+        if client.started:  # by comments: the answer to a stream that the worker refused
+            client.end(b"data: " + b"".join(body.splitlines()) + b"\n\n")
+        else:
+            client.whole(self._status, self._content_type(), self._headers_out(), body)
+
+    def _content_type(self) -> str:
+        return self._headers.get(b"content-type", b"application/json").decode("latin-1")
+
+    def _headers_out(self) -> Headers:
+        retry_after = self._headers.get(b"retry-after")
+        facts = (
+            ("x-request-id", self._call.request_id),
+            ("x-rhizome-worker", self._assignment.target.target_id),
+            ("x-rhizome-prefix-tokens", str(self._assignment.predicted_tokens)),
+        )
+        if retry_after is None:
+            return facts
+        return (*facts, ("retry-after", retry_after.decode("latin-1")))
+
+
+class _Waiting:
+    """Comments until the first byte of a stream."""
+
+    def __init__(self, attempt: _Attempt, deadlines: Deadlines, interval_s: float) -> None:
+        self._attempt = attempt
+        self._deadlines = deadlines
+        self._interval_s = interval_s
+        self.deadline_s = deadlines.now_s + interval_s
+        deadlines.add(self)
+
+    def expired(self) -> None:
+        if self._attempt.has_relayed:
+            self.deadline_s = NEVER_S
+            return
+        self._attempt.comment()
+        self.deadline_s = self._deadlines.now_s + self._interval_s

@@ -67,6 +67,12 @@ class RouterMetrics:
         self.admission_seconds = histogram(
             "admission_seconds", "From the accepted request to the choice of its worker."
         )
+        self.loop_lag = Histogram(
+            "router_loop_lag_seconds",
+            "How late the event loop was, looked at ten times a second.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.prediction_error_tokens = histogram(
             "prediction_error_tokens", "Between predicted and reported cached tokens.", _TOKENS
         )
@@ -76,6 +82,10 @@ class RouterMetrics:
         self.decisions.labels(assignment.choice.reason).inc()
         waited_s = assignment.assigned_at_s - call.accepted_at_s
         self.admission_seconds.labels(call.body.model).observe(max(0.0, waited_s))
+
+    def loop_late(self, late_s: float) -> None:
+        """The event loop was late by so much."""
+        self.loop_lag.observe(late_s)
 
     def retried(self, assignment: Assignment) -> None:
         """An attempt failed before its first byte."""

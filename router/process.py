@@ -7,28 +7,21 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+import ssl
 
-import uvicorn
 import uvloop
 from prometheus_client import make_asgi_app
 
 from rhizome.errors import PortInUse, SettingsError
-from rhizome.settings.tree import RouterSettings, Settings
+from rhizome.settings.tree import HttpSettings, RouterSettings, Settings
 from rhizome.tasks import Tasks
 from router.app import running_router
+from router.http.front import app_front
+from router.http.server.listener import Listener
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75
-
-
-class _Server(uvicorn.Server):
-    """A server whose signals are handled by this module."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+_METRICS_GRACE_S = 1.0
 
 
 def serve_router(settings: Settings) -> None:
@@ -72,37 +65,41 @@ async def _serve(settings: Settings, api: socket.socket, metrics: socket.socket)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    http = settings.router.http
+    tls = tls_context(http)
     async with running_router(settings) as router, Tasks("router-servers") as tasks:
-        servers = (
-            _server(router.app, settings.router.shutdown_grace_s),
-            _server(make_asgi_app(router.registry), 1.0),
-        )
-        serving = [
-            tasks.start("api", servers[0].serve(sockets=[api])),
-            tasks.start("metrics", servers[1].serve(sockets=[metrics])),
-        ]
+        page = app_front(make_asgi_app(router.registry), http, tasks, router.deadlines)
+        listeners = (Listener(router.front, tls), Listener(page))
+        await listeners[0].open(api)
+        await listeners[1].open(metrics)
         host, port = api.getsockname()[:2]
-        _log.info("router listens on http://%s:%s", host, port)
-        stopping = tasks.start("signals", stop.wait())
-        await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+        _log.info("router listens on %s://%s:%s", "https" if tls else "http", host, port)
+        await stop.wait()
         _log.info("router stops; running requests may finish within the grace")
-        for server in servers:
-            server.should_exit = True
-        await asyncio.wait(serving)
+        await listeners[0].close(settings.router.shutdown_grace_s)
+        await listeners[1].close(_METRICS_GRACE_S)
 
 
-def _server(app: object, grace_s: float) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]  # prometheus_client does not type its ASGI app
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=max(1, round(grace_s)),
-        )
-    )
+def tls_context(http: HttpSettings) -> ssl.SSLContext | None:
+    """For HTTPS, if a certificate is set; raises `SettingsError`."""
+    if http.tls_certificate is None:
+        if http.tls_key is not None:
+            raise SettingsError(
+                "a TLS key is set without a certificate",
+                advice="Set router.http.tls_certificate, too.",
+            )
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(http.tls_certificate, http.tls_key)
+    except OSError as error:  # an SSLError is one
+        raise SettingsError(
+            f"cannot use the TLS certificate {http.tls_certificate}: {error}",
+            advice="Both files are PEM; the certificate comes first, then its chain.",
+        ) from error
+    return context
 
 
 def _require_keys(settings: RouterSettings) -> None:

@@ -73,6 +73,8 @@ class HttpSettings(Slice):
     """Longest time for a client to send a request's body; for uploads, longest pause in it."""
     stall_timeout_s: Seconds = 120.0
     """Longest time that a client may leave an answer unread while more of it waits."""
+    stall_timeout_s: Seconds = 120.0
+    """Longest time that a client may leave an answer unread while more of it waits."""
     keep_alive_s: Seconds = 75.0
     """How long a client's connection is kept between two requests."""
     header_bytes_max: int = Field(default=32 * 2**10, ge=1024, le=2**20)

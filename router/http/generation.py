@@ -1,97 +1,270 @@
-"""The endpoints that generate text; what they answer is the engine's own answer."""
+"""Requests for an engine: read, checked and served without the ASGI app, which would cost more
+than all the rest.
+
+This is one of the places that catch every exception: here an error becomes a response, or, after
+the first byte, the last event of the stream.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response
-from starlette.types import Receive, Scope, Send
+import asyncio
+import logging
+from dataclasses import dataclass
 
 from rhizome.clock import Clock
-from rhizome.errors import ClientLeft
+from rhizome.errors import BodyTooLarge, InternalFault, InvalidRequest, RequestError
+from rhizome.errors import UnsupportedMediaType as WrongType
 from rhizome.ids import request_id_or_new
+from rhizome.tasks import Tasks
+from router.admission.classes import Priority
 from router.call import Call
-from router.http.client import Client, while_client_stays
-from router.http.reading import (
-    KeyCheck,
-    priority_of,
-    read_body,
-    require_media_type,
-    trace_headers,
+from router.http.client import Headers, Source
+from router.http.server.connection import ClientConnection
+from router.http.server.exchange import (
+    CONTINUE,
+    JSON,
+    STATUS_LINES,
+    Head,
+    error_headers,
+    refusal_bytes,
 )
-from router.http.surface import ENDPOINT_OF, ENDPOINTS, Arrival, Endpoint
+from router.http.surface import Arrival, Endpoint
+from router.keys import KeyRing, Principal
+from router.relay.deadlines import Deadlines
 from router.service import Service
 
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The request is wrong; `error.param` names the field."},
-    404: {"description": "The model does not exist."},
-    413: {"description": "The body is too long."},
-    429: {"description": "Every worker is full and the queue too; see `Retry-After`."},
-    502: {"description": "No worker could be reached."},
-    503: {"description": "The model has no worker that can take requests now."},
-    504: {"description": "The worker did not answer in time."},
-}
+_log = logging.getLogger(__name__)
+_TRACE_HEADERS = (b"traceparent", b"tracestate")
+_PRIORITIES = {one.value.encode(): one for one in Priority}
 
 
-class _Served(Response):
-    """A response that the service writes itself while the client stays."""
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What exchanges need to be served."""
 
-    def __init__(self, service: Service, call: Call) -> None:
-        super().__init__()
-        self._service = service
-        self._call = call
+    service: Service
+    keys: KeyRing
+    tasks: Tasks
+    deadlines: Deadlines
+    clock: Clock
+    body_bytes_max: int
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = Client(send)
+
+class GenerationExchange:
+    """One request for an engine; also the `Client` that the service answers."""
+
+    __slots__ = (
+        "_accepted_at_s",
+        "_begun",
+        "_connection",
+        "_content_type",
+        "_endpoint",
+        "_expects_continue",
+        "_headers",
+        "_is_chunked",
+        "_is_whole",
+        "_keep_alive",
+        "_left",
+        "_parts",
+        "_principal",
+        "_priority",
+        "_refusal",
+        "_request_id",
+        "_serving",
+        "_size",
+        "_source",
+        "_task",
+        "_version",
+        "started",
+    )
+
+    def __init__(
+        self, connection: ClientConnection, head: Head, endpoint: Endpoint, serving: Serving
+    ) -> None:
+        self._connection = connection
+        self._endpoint = endpoint
+        self._serving = serving
+        self._accepted_at_s = serving.clock.monotonic_s()
+        self._keep_alive = head.keep_alive
+        self._version = head.version
+        self._headers = dict(head.headers)
+        offered = self._headers.get(b"x-request-id")
+        self._request_id = request_id_or_new(offered.decode("latin-1") if offered else None)
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._begun = self._is_whole = self._left = self._is_chunked = False
+        self._source: Source | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._refusal: RequestError | None = None
+        self._expects_continue = False
+        self.started = False
         try:
-            await while_client_stays(receive, self._service.serve(self._call, client))
-        except ClientLeft:
+            self._check()
+        except RequestError as error:
+            self._refusal = error
+
+    # What the connection tells
+
+    def begin(self) -> None:
+        self._begun = True
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._is_whole:
+            self._task = self._serving.tasks.start("request", self._serve())
+        elif self._expects_continue:
+            self._connection.write(CONTINUE)
+
+    def body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._serving.body_bytes_max:
+            if self._refusal is None:
+                self._parts.clear()
+                self._refusal = self._too_large()
+                if self._begun:
+                    self._refuse(self._refusal)
             return
+        self._parts.append(data)
 
+    def body_ended(self) -> None:
+        self._is_whole = True
+        if self._begun and self._refusal is None:
+            self._task = self._serving.tasks.start("request", self._serve())
 
-def build_generation(
-    service: Service, keys: KeyCheck, body_bytes_max: int, clock: Clock
-) -> APIRouter:
-    """Routes for chat, completions and the tokenizer."""
-    routes = APIRouter(dependencies=[Depends(keys)], responses=_RESPONSES)
+    def left(self) -> None:
+        self._left = True
+        if self._task is not None:
+            self._task.cancel("the client left")
 
-    async def serve(request: Request) -> Response:
-        endpoint = ENDPOINT_OF[request.url.path]
-        request_id = request_id_or_new(request.headers.get("x-request-id"))
-        request.state.request_id = request_id
-        accepted_at_s = clock.monotonic_s()
-        require_media_type(request, endpoint.media_type)
-        priority = priority_of(request)
-        data = await read_body(request, body_bytes_max)
-        body = endpoint.read(Arrival(data, request.headers["content-type"]))
-        return _Served(
-            service,
-            Call(
+    def writable(self, is_writable: bool) -> None:
+        if self._source is not None:
+            if is_writable:
+                self._source.resume()
+            else:
+                self._source.pause()
+
+    # What the service calls
+
+    def start(self, status: int, content_type: str, headers: Headers) -> None:
+        self.started = True
+        self._is_chunked = self._version == "1.1"
+        if not self._is_chunked:
+            self._keep_alive = False
+        framing = "transfer-encoding: chunked\r\n" if self._is_chunked else ""
+        self._connection.write(self._head(status, content_type, headers, framing))
+
+    def write(self, data: bytes) -> None:
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._connection.transport.write(data)
+
+    def end(self, data: bytes = b"") -> None:
+        if self._left:
+            return
+        if data:
+            self.write(data)
+        if self._is_chunked:
+            self._connection.transport.write(b"0\r\n\r\n")
+        self._connection.answered(self, self._keep_alive)
+
+    def whole(self, status: int, content_type: str, headers: Headers, body: bytes) -> None:
+        if self._left:
+            return
+        self.started = True
+        framing = f"content-length: {len(body)}\r\n"
+        self._connection.write(self._head(status, content_type, headers, framing) + body)
+        self._connection.answered(self, self._keep_alive)
+
+    def follow(self, source: Source | None) -> None:
+        self._source = source
+        if source is not None and self._connection.is_full:
+            source.pause()
+
+    # What happens in here
+
+    def _check(self) -> None:
+        """What can be told from the head alone, before a body is read."""
+        headers, serving, wanted = self._headers, self._serving, self._endpoint.media_type
+        self._principal: Principal = serving.keys.check(headers.get(b"authorization"))
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        if content_type != wanted:
+            kind = content_type.partition(";")[0].strip().lower()
+            if kind != wanted:
+                raise WrongType(
+                    f"send the body as 'Content-Type: {wanted}', not {kind or 'without a type'!r}"
+                )
+        self._content_type = content_type
+        asked = headers.get(b"x-rhizome-priority", b"interactive")
+        priority = _PRIORITIES.get(asked)
+        if priority is None:
+            known = ", ".join(one.value for one in Priority)
+            raise InvalidRequest(
+                f"x-rhizome-priority must be one of {known}", param="x-rhizome-priority"
+            )
+        self._priority = priority
+        if int(headers.get(b"content-length", 0)) > serving.body_bytes_max:
+            raise self._too_large()
+        self._expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+
+    async def _serve(self) -> None:
+        try:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            endpoint = self._endpoint
+            call = Call(
                 endpoint=endpoint,
-                body=body,
-                request_id=request_id,
-                priority=priority,
-                accepted_at_s=accepted_at_s,
-                principal=request.state.principal,
-                headers=trace_headers(request),
-            ),
+                body=endpoint.read(Arrival(data, self._content_type)),
+                request_id=self._request_id,
+                priority=self._priority,
+                accepted_at_s=self._accepted_at_s,
+                principal=self._principal,
+                headers=self._trace_headers(),
+            )
+            await self._serving.service.serve(call, self)
+        except RequestError as error:
+            self._refuse(error)
+        except Exception:
+            _log.exception("fault while serving %s", self._endpoint.path)
+            self._refuse(InternalFault("an internal error; the router's log has the details"))
+
+    def _refuse(self, error: RequestError) -> None:
+        """The error as a response, or as the last event of a stream that has begun."""
+        if self._left:
+            return
+        dialect = self._endpoint.dialect
+        if self.started:
+            self.end(dialect.error_event(error))
+        elif self._is_whole:
+            headers = tuple(error_headers(error, self._request_id))
+            self.whole(error.status, JSON, headers, dialect.error_body(error))
+        else:
+            self.started = True
+            date = self._serving.deadlines.date
+            self._connection.write(refusal_bytes(error, date, self._request_id, dialect))
+            self._connection.answered(self, keep_alive=False)
+
+    def _head(self, status: int, content_type: str, headers: Headers, framing: str) -> bytes:
+        if self._connection.is_last:
+            self._keep_alive = False
+        if not self._keep_alive:
+            framing += "connection: close\r\n"
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        date = self._serving.deadlines.date.decode()
+        return (
+            f"{STATUS_LINES[status]}date: {date}\r\ncontent-type: {content_type}\r\n"
+            f"{lines}{framing}\r\n"
+        ).encode("latin-1", "replace")
+
+    def _trace_headers(self) -> dict[str, str]:
+        """The W3C trace context to pass on."""
+        headers = self._headers
+        return {
+            name.decode(): headers[name].decode("latin-1")
+            for name in _TRACE_HEADERS
+            if name in headers
+        }
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"the body is longer than {self._serving.body_bytes_max} bytes, the limit of this "
+            "server (router.relay.body_bytes_max)"
         )
-
-    for endpoint in ENDPOINTS:
-        routes.add_api_route(
-            endpoint.path,
-            serve,
-            methods=["POST"],
-            tags=[endpoint.tag],
-            name=endpoint.path,
-            summary=endpoint.summary,
-            description=endpoint.description,
-            openapi_extra=_request_body(endpoint),
-        )
-    return routes
-
-
-def _request_body(endpoint: Endpoint) -> dict[str, object]:
-    content = {"schema": {"type": "object"}, "example": dict(endpoint.example)}
-    return {"requestBody": {"required": True, "content": {endpoint.media_type: content}}}

@@ -1,22 +1,28 @@
-"""HTTP to workers: one exchange at a time, with a deadline on every wait.
+"""HTTP to workers: pooled connections, one exchange at a time, with a deadline on every wait.
 
-Failures are translated once: no connection or a connection lost is `WorkerUnreachable`, silence
-is `WorkerTimeout`. Leaving an exchange before its end closes the connection, which makes the
-engine abort the request.
+Failures are translated once: no connection or a connection lost is `WorkerUnreachable`, silence is
+`WorkerTimeout`. Leaving an exchange before its end closes the connection, which makes the engine
+abort the request. A connection that was closed while it was idle is no failure of the worker: the
+request goes out again on a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+from urllib.parse import urlsplit
 
-import aiohttp
-
-from rhizome.errors import WorkerTimeout, WorkerUnreachable
+from rhizome.errors import WorkerUnreachable
 from rhizome.settings.tree import RelaySettings
 from router.fleet import Target
+from router.relay.connection import NotSent, Receiver, WorkerConnection
+from router.relay.deadlines import Deadlines
+
+_ORIGINS_MAX = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,117 +33,136 @@ class UpstreamRequest:
     body: bytes
     request_id: str
     headers: Mapping[str, str]
+    """Beside those that every request has; names and values are free of line breaks."""
+    content_type: str = "application/json"
 
 
-class UpstreamAnswer:
-    """A worker's answer whose first bytes have arrived."""
+class Origin:
+    """One worker's address, and the idle connections to it, the one used last at the end."""
 
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        first: bytes,
-        deadline: asyncio.Timeout,
-        settings: RelaySettings,
-    ) -> None:
-        self._response = response
-        self._first = first
-        self._deadline = deadline
+    def __init__(self, url: str, settings: RelaySettings, deadlines: Deadlines) -> None:
+        parts = urlsplit(url)
         self._settings = settings
-        self.status = response.status
-        self.content_type = response.headers.get("content-type", "application/json")
+        self._deadlines = deadlines
+        self.host = parts.hostname or ""
+        self.is_tls = parts.scheme == "https"
+        self.port = parts.port or (443 if self.is_tls else 80)
+        self.path = parts.path.rstrip("/")
+        self.authority = parts.netloc.rpartition("@")[2]
+        self.idle: list[WorkerConnection] = []
 
-    @property
-    def is_stream(self) -> bool:
-        return self.content_type.startswith("text/event-stream")
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context() if self.is_tls else None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, the first bytes included.
+    def take(self) -> WorkerConnection | None:
+        """An idle connection, if there is one."""
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.is_open:
+                return connection
+        return None
 
-        Raises `WorkerUnreachable` if it breaks off, `WorkerTimeout` if it stalls.
-        """
-        chunk = self._first
+    def give_back(self, connection: WorkerConnection) -> None:
+        if len(self.idle) >= self._settings.idle_connections_max:
+            connection.abort()
+            return
+        connection.keep(self._settings.idle_connection_s)
+        self.idle.append(connection)
+
+    def forget(self, connection: WorkerConnection) -> None:
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    async def connect(self) -> WorkerConnection:
+        """A new connection; raises `WorkerUnreachable`."""
         loop = asyncio.get_running_loop()
-        while chunk:
-            self._deadline.reschedule(None)  # a slow client is not a slow worker
-            yield chunk
-            self._deadline.reschedule(loop.time() + self._settings.idle_timeout_s)
-            try:
-                chunk = await self._response.content.readany()
-            except (aiohttp.ClientError, OSError) as error:
-                raise WorkerUnreachable("the worker broke off its answer") from error
-
-    async def whole(self) -> bytes:
-        """The complete body; raises also when it is longer than `response_bytes_max`."""
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > self._settings.response_bytes_max:
-                raise WorkerUnreachable(
-                    f"the worker's answer is longer than {self._settings.response_bytes_max} bytes"
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: WorkerConnection(self, self._settings, self._deadlines),
+                    self.host,
+                    self.port,
+                    ssl=self.tls,
                 )
-            parts.append(chunk)
-        return b"".join(parts)
+        except (OSError, TimeoutError) as error:
+            raise WorkerUnreachable("no connection to the worker") from error
+        return connection
+
+    def close(self) -> None:
+        for connection in self.idle:
+            connection.abort()
+        self.idle.clear()
+
+
+class Answer(Receiver, Protocol):
+    """A receiver that knows which connection to pause while its own reader is slow."""
+
+    def on(self, connection: WorkerConnection) -> None:
+        """The answer will come on this connection."""
+        ...
 
 
 class Upstream:
     """Pooled connections to all workers."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: RelaySettings) -> None:
-        self._session = session
+    def __init__(self, settings: RelaySettings, deadlines: Deadlines) -> None:
         self._settings = settings
+        self._deadlines = deadlines
+        self._origins: dict[str, Origin] = {}
 
-    @asynccontextmanager
-    async def exchange(
-        self, target: Target, request: UpstreamRequest
-    ) -> AsyncIterator[UpstreamAnswer]:
-        """Sends the request and yields once the answer's first body bytes are here.
+    async def exchange(self, target: Target, request: UpstreamRequest, answer: Answer) -> None:
+        """Sends the request to the target and hands its answer to `answer`; returns at its end.
 
-        A status line alone does not count: an engine sends it before its first token.
+        Raises `WorkerUnreachable`, `WorkerTimeout` and what `answer` raises.
         """
-        settings = self._settings
-        loop = asyncio.get_running_loop()
+        origin = self._origin(target.record.url)
+        parts = (_head(origin, target, request), request.body)
+        connection = origin.take()
+        while connection is not None:
+            try:
+                answer.on(connection)
+                return await connection.exchange(parts, answer)
+            except NotSent:
+                connection = origin.take()
+        connection = await origin.connect()
         try:
-            async with asyncio.timeout(settings.total_timeout_s), asyncio.timeout(None) as deadline:
-                deadline.reschedule(loop.time() + settings.first_byte_timeout_s)
-                try:
-                    response = await self._session.post(
-                        target.record.url + request.path,
-                        data=request.body,
-                        headers=_headers(target, request),
-                        timeout=aiohttp.ClientTimeout(
-                            total=None, sock_connect=settings.connect_timeout_s
-                        ),
-                        allow_redirects=False,
-                    )
-                except (aiohttp.ClientError, OSError) as error:
-                    raise WorkerUnreachable(_cause(error)) from error
-                try:
-                    try:
-                        first = await response.content.readany()
-                    except (aiohttp.ClientError, OSError) as error:
-                        raise WorkerUnreachable(_cause(error)) from error
-                    yield UpstreamAnswer(response, first, deadline, settings)
-                finally:
-                    response.close()  # does nothing to a connection that was read to its end
-        except TimeoutError as error:
-            raise WorkerTimeout("the worker did not answer in time") from error
+            answer.on(connection)
+            return await connection.exchange(parts, answer)
+        except NotSent as error:
+            raise WorkerUnreachable(
+                "the worker closed the connection before it answered"
+            ) from error
+
+    def idle_connections(self) -> int:
+        """Connections that are kept for later."""
+        return sum(len(origin.idle) for origin in self._origins.values())
+
+    def close(self) -> None:
+        """Closes what is idle."""
+        for origin in self._origins.values():
+            origin.close()
+
+    def _origin(self, url: str) -> Origin:
+        origin = self._origins.get(url)
+        if origin is None:
+            if len(self._origins) >= _ORIGINS_MAX:
+                self._origins.pop(next(iter(self._origins))).close()
+            origin = self._origins[url] = Origin(url, self._settings, self._deadlines)
+        return origin
 
 
-def _headers(target: Target, request: UpstreamRequest) -> dict[str, str]:
-    headers = {
-        **request.headers,
-        "Content-Type": "application/json",
-        "X-Request-Id": request.request_id,
-    }
+def _head(origin: Origin, target: Target, request: UpstreamRequest) -> bytes:
+    lines = [
+        f"POST {origin.path}{request.path} HTTP/1.1\r\nHost: {origin.authority}\r\n"
+        f"Content-Type: {request.content_type}\r\nContent-Length: {len(request.body)}\r\n"
+        f"Accept-Encoding: identity\r\nX-Request-Id: {request.request_id}\r\n"
+    ]
     if target.record.api_key is not None:
-        headers["Authorization"] = f"Bearer {target.record.api_key}"
+        lines.append(f"Authorization: Bearer {target.record.api_key}\r\n")
     if target.rank is not None:
-        headers["X-data-parallel-rank"] = str(target.rank)
-    return headers
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "no connection to the worker"
-    return "the worker closed the connection before it answered"
+        lines.append(f"X-data-parallel-rank: {target.rank}\r\n")
+    for name, value in request.headers.items():
+        lines.append(f"{name}: {value}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1", "replace")

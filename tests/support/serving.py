@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import uvicorn
-
 from rhizome.settings.load import load_settings
 from rhizome.settings.tree import Settings
-from rhizome.tasks import Tasks
 from router.app import Router, running_router
+from router.http.server.listener import Listener
 from tests.support.fake_engine import FakeEngine
-from tests.support.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,6 @@ class Api:
         return self.router.registry.get_sample_value(name, labels) or 0.0
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def settings_with(**flags: object) -> Settings:
     """Settings from dotted names with `__` for the dot, without file and environment."""
     dotted = {name.replace("__", "."): value for name, value in flags.items()}
@@ -55,13 +45,8 @@ async def running_api(settings: Settings | None = None) -> AsyncIterator[Api]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with running_router(settings) as router, Tasks("test-api") as tasks:
-            server = _Server(
-                uvicorn.Config(router.app, log_config=None, lifespan="off", access_log=False)
-            )
-            serving = tasks.start("serve", server.serve(sockets=[listener]))
-            await eventually(lambda: server.started)
+        async with running_router(settings) as router:
+            server = Listener(router.front)
+            await server.open(listener)
             yield Api(url, router)
-            server.should_exit = True
-            server.force_exit = True
-            await serving
+            await server.close(0)

@@ -1,0 +1,50 @@
+"""The engine's endpoints in the app's documentation, and in its answers to a wrong method.
+
+Their requests are served before they come to the app (`router.http.front`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from rhizome.errors import UnknownRoute
+from router.http.surface import ENDPOINTS, Endpoint
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request is wrong; `error.param` names the field."},
+    404: {"description": "The model does not exist."},
+    413: {"description": "The body is too long."},
+    429: {"description": "Every worker is full and the queue too; see `Retry-After`."},
+    502: {"description": "No worker could be reached."},
+    503: {"description": "The model has no worker that can take requests now."},
+    504: {"description": "The worker did not answer in time."},
+}
+
+
+def build_documentation() -> APIRouter:
+    """A route for each row of the table."""
+    routes = APIRouter(responses=_RESPONSES)
+    for endpoint in ENDPOINTS:
+        routes.add_api_route(
+            endpoint.path,
+            _served_elsewhere,
+            methods=["POST"],
+            tags=[endpoint.tag],
+            name=endpoint.path,
+            summary=endpoint.summary,
+            description=endpoint.description,
+            openapi_extra=_request_body(endpoint),
+        )
+    return routes
+
+
+async def _served_elsewhere(request: Request) -> None:
+    """Reached only by a path that is written in an unusual way."""
+    raise UnknownRoute(f"write the path as {request.url.path}")
+
+
+def _request_body(endpoint: Endpoint) -> dict[str, object]:
+    content = {"schema": {"type": "object"}, "example": dict(endpoint.example)}
+    return {"requestBody": {"required": True, "content": {endpoint.media_type: content}}}

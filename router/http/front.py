@@ -1,0 +1,48 @@
+"""The router's front: requests for engines go straight to the service, all others to the app.
+
+The choice is made by method and path, before anything else is looked at (ADR 6).
+"""
+
+from __future__ import annotations
+
+from rhizome.errors import MalformedHttp
+from rhizome.settings.tree import HttpSettings
+from rhizome.tasks import Tasks
+from router.http.generation import GenerationExchange, Serving
+from router.http.server.app import App, AppExchange
+from router.http.server.connection import ClientConnection, Shared
+from router.http.server.exchange import Exchange, Head
+from router.http.surface import ENDPOINTS
+from router.relay.deadlines import Deadlines
+
+_ENDPOINT_OF = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
+
+
+def api_front(serving: Serving, app: App, settings: HttpSettings) -> Shared:
+    """For connections to the API."""
+
+    def take(connection: ClientConnection, head: Head) -> Exchange:
+        if head.method == b"POST":
+            target = head.target
+            endpoint = _ENDPOINT_OF.get(target) or _ENDPOINT_OF.get(target.partition(b"?")[0])
+            if endpoint is not None:
+                return GenerationExchange(connection, head, endpoint, serving)
+        _check_target(head)
+        return AppExchange(connection, head, app, serving.tasks, serving.deadlines)
+
+    return Shared(settings, serving.deadlines, take)
+
+
+def app_front(app: App, settings: HttpSettings, tasks: Tasks, deadlines: Deadlines) -> Shared:
+    """For connections to an app alone, such as the metrics page."""
+
+    def take(connection: ClientConnection, head: Head) -> Exchange:
+        _check_target(head)
+        return AppExchange(connection, head, app, tasks, deadlines)
+
+    return Shared(settings, deadlines, take)
+
+
+def _check_target(head: Head) -> None:
+    if not head.target.startswith(b"/"):
+        raise MalformedHttp("the request's target must be a path")

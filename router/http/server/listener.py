@@ -1,0 +1,58 @@
+"""A listening socket and its connections, from the first accept to the end of the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+from router.http.server.connection import ClientConnection, Shared
+
+_LOOK_S = 0.05
+_PEER_IDLE_S = 30
+_PEER_PROBE_S = 10
+_PEER_PROBES = 3
+
+
+class Listener:
+    """Accepts on one socket; `close` pairs with `open`."""
+
+    def __init__(self, shared: Shared, tls: ssl.SSLContext | None = None) -> None:
+        self._shared = shared
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+
+    async def open(self, listening: socket.socket) -> None:
+        """Serves on the socket, which listens already."""
+        _set_options(listening)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: ClientConnection(self._shared), sock=listening, ssl=self._tls
+        )
+
+    async def close(self, grace_s: float) -> None:
+        """Accepts no more, lets what is being answered end within the grace, then cuts."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._shared.is_draining = True
+        connections = self._shared.connections
+        for connection in list(connections):
+            connection.drain()
+        end_s = asyncio.get_running_loop().time() + grace_s
+        while connections and asyncio.get_running_loop().time() < end_s:  # noqa: ASYNC110 - a set
+            await asyncio.sleep(_LOOK_S)
+        for connection in list(connections):
+            connection.transport.abort()
+
+
+def _set_options(listening: socket.socket) -> None:
+    """Options that accepted connections inherit: no delay, and probes of peers that are silent."""
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PEER_IDLE_S),
+        ("TCP_KEEPINTVL", _PEER_PROBE_S),
+        ("TCP_KEEPCNT", _PEER_PROBES),
+    ):
+        if hasattr(socket, name):  # not everywhere
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,225 @@
+"""One connection to a worker: an answer at a time, told to its receiver as the bytes arrive.
+
+There is no task, no queue and no stream between the socket and the receiver: what arrives is parsed
+and handed on in the same call, which is most of what makes a token cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+
+from rhizome.errors import RequestError, WorkerTimeout, WorkerUnreachable
+from rhizome.settings.tree import RelaySettings
+from router.relay.deadlines import NEVER_S, Deadlines
+
+_HEAD_BYTES_MAX = 64 * 1024
+
+
+class Receiver(Protocol):
+    """Takes one answer. A call may raise a `RequestError`, which ends the exchange with it."""
+
+    def answered(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """The head is here; of the headers, those in `KEPT_HEADERS`."""
+        ...
+
+    def received(self, data: bytes) -> None:
+        """Some of the body, never empty."""
+        ...
+
+    def ended(self) -> None:
+        """The body has come whole."""
+        ...
+
+
+KEPT_HEADERS = frozenset({b"content-type", b"retry-after"})
+
+
+class NotSent(Exception):
+    """A connection that had been idle turned out to be closed: nothing came back on it."""
+
+
+class WorkerConnection(asyncio.Protocol):
+    """A connection in the pool or with an exchange on it."""
+
+    def __init__(self, pool: Pool, settings: RelaySettings, deadlines: Deadlines) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._deadlines = deadlines
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._over: asyncio.Future[None] | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._is_framed = False
+        self._has_body = False
+        self._is_paused = False
+        self._idle_timeout_s = settings.idle_timeout_s
+        self._total_deadline_s = NEVER_S
+        self.deadline_s = NEVER_S
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def exchange(self, parts: tuple[bytes, bytes], receiver: Receiver) -> None:
+        """Sends a request (head and body) and hands its answer to the receiver.
+
+        Returns when the answer is complete. Raises `WorkerTimeout`, `WorkerUnreachable`, what the
+        receiver raised, or `NotSent` if the connection was closed before it answered; leaving
+        early, by whatever exception, closes the connection, which makes the engine abort.
+        """
+        assert self._receiver is None
+        transport = self._transport
+        if transport is None:
+            raise NotSent
+        deadlines = self._deadlines
+        self._receiver, self._has_body, self._is_paused = receiver, False, False
+        over = self._over = asyncio.get_running_loop().create_future()
+        self._total_deadline_s = deadlines.now_s + self._settings.total_timeout_s
+        self.deadline_s = deadlines.now_s + self._settings.first_byte_timeout_s
+        deadlines.add(self)
+        if len(parts[1]) < 65_536:
+            transport.write(parts[0] + parts[1])
+        else:
+            transport.writelines(parts)
+        try:
+            await over
+        except BaseException:
+            if self._over is over:  # not if the answer is complete and the connection kept
+                self._receiver = self._over = None
+                self.abort()
+            raise
+
+    def pause(self) -> None:
+        """The receiver's client is slow: reads no more until `resume`."""
+        if self._transport is not None and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and self._is_paused:
+            self._is_paused = False
+            self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
+            self._transport.resume_reading()
+
+    def keep(self, idle_s: float) -> None:
+        """Idle from now on, for so long."""
+        self.deadline_s = self._deadlines.now_s + idle_s
+
+    def abort(self) -> None:
+        """Closes at once."""
+        self._deadlines.remove(self)
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def expired(self) -> None:
+        """The worker was silent for too long, or the connection idle."""
+        if self._receiver is None:
+            self._pool.forget(self)
+            self.abort()
+        elif self._is_paused and self._deadlines.now_s < self._total_deadline_s:
+            self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
+        else:
+            self._fail(WorkerTimeout("the worker did not answer in time"))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not derived from it
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._deadlines.remove(self)
+        if self._receiver is None:
+            self._pool.forget(self)
+        elif self._has_body and not self._is_framed and error is None:
+            self._complete()  # an answer without a length ends with its connection
+        elif self._head_bytes or self._has_body:
+            self._fail(WorkerUnreachable("the worker broke off its answer"))
+        else:
+            self._fail(NotSent())
+
+    def data_received(self, data: bytes) -> None:
+        if self._receiver is None:
+            self._pool.forget(self)
+            self.abort()
+            return
+        if not self._has_body:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, RequestError):
+                raise
+            self._fail(cause)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(WorkerUnreachable("the worker's answer is no HTTP"))
+        else:
+            if not self._has_body and self._head_bytes > _HEAD_BYTES_MAX:
+                self._fail(WorkerUnreachable("the worker's answer has too long a head"))
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._is_framed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in KEPT_HEADERS:
+            self._headers[name] = value
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._is_framed = True
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._receiver is not None and status >= 200:
+            self._receiver.answered(status, self._headers)
+
+    def on_body(self, body: bytes) -> None:
+        self._has_body = True
+        deadline_s = self._deadlines.now_s + self._idle_timeout_s
+        self.deadline_s = min(deadline_s, self._total_deadline_s)
+        if self._receiver is not None:
+            self._receiver.received(body)
+
+    def on_message_complete(self) -> None:
+        if self._receiver is not None and self._parser.get_status_code() >= 200:
+            self._complete()
+
+    def _complete(self) -> None:
+        receiver, over = self._receiver, self._over
+        assert receiver is not None
+        assert over is not None
+        try:
+            receiver.ended()
+        except RequestError as error:
+            self._fail(error)
+            return
+        self._receiver = self._over = None
+        self._head_bytes = 0
+        if self._is_paused:
+            self.resume()
+        if self._transport is not None and self._parser.should_keep_alive():
+            self._pool.give_back(self)
+        else:
+            self.abort()
+        over.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        over, self._receiver, self._over = self._over, None, None
+        self.abort()
+        if over is not None and not over.done():
+            over.set_exception(error)
+
+
+class Pool(Protocol):
+    """Where idle connections are kept."""
+
+    def give_back(self, connection: WorkerConnection) -> None: ...
+
+    def forget(self, connection: WorkerConnection) -> None:
+        """The connection can no longer be used; does nothing for one that is not idle."""
+        ...
