@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 
 from loadtest.charts import COLOURS, LINEAR, LOG, PERCENTILES, Axis, Chart, Line, Mark, draw, number
 from loadtest.metrics import CURVE_PERCENTILES, Spread, Summary
+from loadtest.pages import page_template
 from loadtest.results import Result, RunResult, SweepResult
 
-_TEMPLATE = Path(__file__).parent / "data" / "report.html.jinja"
 _LATENCIES = {
     "ttft_ms": "Time to first token (TTFT)",
     "tpot_ms": "Time per output token (TPOT)",
@@ -53,12 +51,7 @@ def render_report(results: Sequence[Result], title: str = "Rhizome load test") -
     """The page."""
     shown = _shown(results)
     sweeps = [one for one in results if isinstance(one, SweepResult)]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["num"] = _figure
-    environment.filters["pretty"] = _pretty
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = page_template("report.html.jinja", {"num": _figure, "pretty": _pretty})
     return template.render(
         title=title,
         colours=COLOURS,

@@ -29,6 +29,8 @@ RESULTS = Path("loadtest") / "results"
 MODEL = "demo:llama"
 SERVED_NAME = "simulated"
 PROFILE = "qwen3-32b-h100-tp2"
+BETWEEN_S = 9.0
+"""Of each run that is not load: programs start, the last answers come."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,16 +41,17 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = known.add_argument
-    add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: six)")
-    add("--workload", action="append", help="repeatable (default: all)")
-    add("--level", action="append", type=float, help="share of the knee, repeatable")
+    add("--full", action="store_true", help="all workloads at three loads")
+    add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: five)")
+    add("--workload", action="append", help="repeatable (default: three)")
+    add("--level", action="append", type=float, help="share of the knee, repeatable (default: 1)")
     add("--duration-s", type=float, default=5.0, help="measured time of a run")
     add("--warmup-s", type=float, default=2.0, help="sent before that and not counted")
-    add("--repeats", type=int, default=1, help="runs of each, with seeds of their own")
+    add("--repeats", type=int, default=3, help="runs of each, with seeds of their own")
     add("--seed", type=int, default=1, help="of the first repeat")
     add("--workers", type=int, default=8, help="simulated workers")
     add("--profile", default=PROFILE, help="of the simulated engines")
-    add("--speed", type=float, default=0.5, help="of the simulated engines")
+    add("--speed", type=float, default=0.5, help="of the engines and of the workloads' time")
     add("--max-model-len", type=int, default=131_072, help="of the simulated engines")
     add("--find-knee", action="store_true", help="only search for round robin's knees")
     add("--nice", type=int, help="niceness of all programs; below 0 for root only")
@@ -60,17 +63,25 @@ def parser() -> argparse.ArgumentParser:
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
     """All runs; contenders in turn under each load, so that the machine's moods hit all alike."""
-    chosen = [
-        contenders.contender(name) for name in options.contender or contenders.DEFAULT_CONTENDERS
-    ]
-    loads = [scenarios.scenario(name) for name in options.workload or scenarios.SCENARIOS]
+    full = options.full
+    names = options.contender or contenders.DEFAULT_CONTENDERS
+    chosen = [contenders.contender(name) for name in names]
+    workloads = tuple(scenarios.SCENARIOS) if full else scenarios.DEFAULT_SCENARIOS
+    loads = [scenarios.scenario(name) for name in options.workload or workloads]
+    levels = scenarios.FULL_LEVELS if full else scenarios.DEFAULT_LEVELS
     return [
         Cell(load, level, one, repeat)
         for repeat in range(options.repeats)
         for load in loads
-        for level in options.level or load.levels
+        for level in options.level or levels
         for one in chosen
     ]
+
+
+def estimate_s(options: argparse.Namespace, cells: Sequence[Cell]) -> float:
+    """How long the runs will take, about."""
+    loaded_s = sum(cell.scenario.duration_scale for cell in cells) * float(options.duration_s)
+    return loaded_s + len(cells) * (float(options.warmup_s) + BETWEEN_S)
 
 
 def course_of(options: argparse.Namespace, cells: Sequence[Cell], directory: Path) -> Course:
@@ -102,6 +113,7 @@ async def run(options: argparse.Namespace, clock: Clock) -> int:
     """The comparison, or the search for knees."""
     cells = cells_of(options)
     story = Story(options, cells, clock.wall_s())
+    say(f"{len(cells)} runs, about {estimate_s(options, cells) / 60:.0f} minutes")
     course = course_of(options, cells, story.directory)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -72,7 +72,7 @@ Command = Callable[[Contender, FleetPlace, Ports, Path], list[str]]
 
 @dataclass(frozen=True)
 class System:
-    """A router program with the policies that it has for plain workers."""
+    """A router program with all the policies that it has for plain workers."""
 
     policies: tuple[str, ...]
     command: Command
@@ -126,6 +126,9 @@ def _smg(one: Contender, fleet: FleetPlace, ports: Ports, program: Path) -> list
     command += ["--host", HOST, "--port", str(ports.api)]
     command += ["--prometheus-host", HOST, "--prometheus-port", str(ports.metrics)]
     command += ["--worker-startup-check-interval", "1", "--log-level", "warn"]
+    # It asks for the workers' loads every 10 s, and prefers those whose load it knows: until the
+    # second asking most of a new fleet is left idle, which would be all of a short run.
+    command += ["--load-monitor-interval", "1"]
     return [*command, "--worker-urls", *(worker.url for worker in fleet.workers)]
 
 
@@ -149,11 +152,30 @@ SYSTEMS: Mapping[str, System] = MappingProxyType(
             _rhizome,
         ),
         "smg": System(
-            ("cache_aware", "least_load", "power_of_two", "prefix_hash", "round_robin", "random"),
+            (
+                "cache_aware",
+                "least_load",
+                "power_of_two",
+                "prefix_hash",
+                "consistent_hashing",
+                "manual",
+                "passthrough",
+                "round_robin",
+                "random",
+            ),
             _smg,
         ),
         "vllm-router": System(
-            ("cache_aware", "kv_aware", "power_of_two", "round_robin", "random"), _vllm_router
+            (
+                "cache_aware",
+                "kv_aware",
+                "power_of_two",
+                "consistent_hash",
+                "sticky_least_loaded",
+                "round_robin",
+                "random",
+            ),
+            _vllm_router,
         ),
     }
 )
@@ -162,7 +184,6 @@ DEFAULT_CONTENDERS = (
     "smg/cache_aware",
     "vllm-router/cache_aware",
     "vllm-router/kv_aware",
-    "rhizome/least_loaded",
     "rhizome/round_robin",
 )
 CONTROL = "rhizome/round_robin"

@@ -15,11 +15,13 @@ import msgspec
 import uvloop
 
 from loadtest.comparison.contenders import HOST, FleetPlace, WorkerPlace
+from loadtest.comparison.lateness import note_lateness
 from loadtest.comparison.processes import Program
 from loadtest.comparison.remembering import RememberingRenderer
-from rhizome.clock import Clock
+from rhizome.clock import Clock, SystemClock
 from rhizome.fleet.models import ModelSpec
 from rhizome.render.renderer import Renderer
+from rhizome.tasks import Tasks
 from workers.engine.simulated.fleet import Address, start_fleet
 from workers.engine.simulated.fleet import FleetPlan as SimulatedFleet
 from workers.engine.simulated.server.words import Words
@@ -49,15 +51,17 @@ class RunningFleet:
 
     place: FleetPlace
     program: Program
+    lateness: Path
+    """What `loadtest.comparison.lateness` notes of it."""
 
 
 @asynccontextmanager
 async def open_fleet(plan: FleetPlan, logs: Path, clock: Clock) -> AsyncIterator[RunningFleet]:
     """A fleet with empty caches, gone when the block is left; raises `TargetUnusable`."""
-    told = logs / "fleet.json"
+    told, lateness = logs / "fleet.json", logs / "fleet-lateness.bin"
     told.unlink(missing_ok=True)
     asked = msgspec.json.encode(plan).decode()
-    command = [sys.executable, "-m", "loadtest.comparison.fleet", asked, str(told)]
+    command = [sys.executable, "-m", "loadtest.comparison.fleet", asked, str(told), str(lateness)]
     async with Program("the simulated fleet", command, logs / "fleet.log", clock) as program:
 
         async def is_told() -> bool:
@@ -66,11 +70,11 @@ async def open_fleet(plan: FleetPlan, logs: Path, clock: Clock) -> AsyncIterator
         await program.until(is_told, _READY_S)
         place = msgspec.json.decode(told.read_bytes(), type=FleetPlace)
         told.unlink()
-        yield RunningFleet(place, program)
+        yield RunningFleet(place, program, lateness)
 
 
-async def serve(plan: FleetPlan, told: Path) -> None:
-    """Serves the workers and tells where they are; ends with SIGTERM."""
+async def serve(plan: FleetPlan, told: Path, lateness: Path) -> None:
+    """Serves the workers, tells where they are and notes how late; ends with SIGTERM."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with AsyncExitStack() as stack:
@@ -80,6 +84,8 @@ async def serve(plan: FleetPlan, told: Path) -> None:
         part = told.with_name(f"{told.name}.part")
         part.write_bytes(msgspec.json.encode(place))
         part.replace(told)
+        tasks = await stack.enter_async_context(Tasks("simulated fleet"))
+        tasks.start("lateness", note_lateness(lateness, SystemClock()))
         await ended.wait()
 
 
@@ -117,9 +123,9 @@ def _place(address: Address) -> WorkerPlace:
 
 
 def main() -> None:
-    """`python -m loadtest.comparison.fleet PLAN TOLD`."""
+    """`python -m loadtest.comparison.fleet PLAN TOLD LATENESS`."""
     plan = msgspec.json.decode(sys.argv[1], type=FleetPlan)
-    uvloop.run(serve(plan, Path(sys.argv[2])))
+    uvloop.run(serve(plan, Path(sys.argv[2]), Path(sys.argv[3])))
 
 
 if __name__ == "__main__":

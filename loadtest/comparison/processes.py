@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import psutil
 
@@ -19,6 +19,14 @@ _POLL_S = 0.1
 _STOP_GRACE_S = 0.0
 """There is nothing that any of them would have to finish."""
 _LOG_LINES = 8
+
+
+class Usage(NamedTuple):
+    """What a program has used of the machine."""
+
+    cpu_s: float
+    rss_bytes: int
+    """Resident memory now; pages that its processes share count for each."""
 
 
 class Program:
@@ -53,15 +61,16 @@ class Program:
                 raise self._unusable(f"was not ready within {timeout_s:g} s")
             await self._clock.sleep(_POLL_S)
 
-    def cpu_s(self) -> float:
-        """CPU time that it and its children have used; raises `TargetUnusable` if it is gone."""
+    def usage(self) -> Usage:
+        """Of it and its children, so far; raises `TargetUnusable` if it is gone."""
         try:
             process = psutil.Process(self._child.pid)
             family = [process, *process.children(recursive=True)]
             times = [one.cpu_times() for one in family]
+            resident = [one.memory_info().rss for one in family]
         except psutil.NoSuchProcess as error:
             raise self._unusable(self._child.explain_exit()) from error
-        return float(sum(one.user + one.system for one in times))
+        return Usage(float(sum(one.user + one.system for one in times)), sum(resident))
 
     def _unusable(self, why: str) -> TargetUnusable:
         return TargetUnusable(f"{self._name} {why}", advice=self._child.log_tail(_LOG_LINES))

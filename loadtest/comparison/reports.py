@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from loadtest.charts import COLOURS, LINEAR, LOG, PERCENTILES, Axis, Chart, Line, draw
-from loadtest.comparison.results import ComparisonResult, Row, write_comparison
+from loadtest.comparison import measures
+from loadtest.comparison.measures import Measure
+from loadtest.comparison.results import ComparisonResult, write_comparison
 from loadtest.comparison.tables import (
-    HEADS,
+    OVERHEAD_READING,
     READING,
+    LoadTable,
     Table,
     facts_of,
+    load_tables,
     markdown_of,
     not_counted,
-    tables_of,
+    overhead_table,
+    relative_table,
 )
 from loadtest.metrics import CURVE_PERCENTILES
+from loadtest.pages import page_template
 
 TABLE_FILE = "table.md"
 PAGE_FILE = "report.html"
-_TEMPLATE = Path(__file__).parents[1] / "data" / "comparison.html.jinja"
+_TEMPLATE = "comparison.html.jinja"
 _WIDE_RANGE = 10.0
 """Values further apart than this are drawn on a logarithmic scale."""
 _PERCENT = 100.0
@@ -53,15 +57,13 @@ def render_page(result: ComparisonResult) -> str:
     """One page that needs nothing but itself."""
     names = dict.fromkeys(cell.contender for cell in result.cells)
     colours = {name: place % COLOURS for place, name in enumerate(names)}
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return page_template(_TEMPLATE).render(
         result=result,
         facts=facts_of(result),
         reading=READING,
-        heads=HEADS,
+        overhead_reading=OVERHEAD_READING,
+        relative=relative_table(result),
+        overhead=overhead_table(result),
         colours=colours,
         sections=_sections(result, colours),
         not_counted=not_counted(result),
@@ -69,64 +71,62 @@ def render_page(result: ComparisonResult) -> str:
 
 
 def _sections(result: ComparisonResult, colours: dict[str, int]) -> list[Section]:
-    tables = tables_of(result)
+    loads = load_tables(result)
     sections = []
-    for workload in dict.fromkeys(table.workload for table in tables):
-        its = [table for table in tables if table.workload == workload]
-        charts = [_percentiles(result, table, colours) for table in its]
+    for workload in dict.fromkeys(load.workload for load in loads):
+        its = [load for load in loads if load.workload == workload]
+        charts = [_percentiles(result, load, colours) for load in its]
         if len(its) > 1:
             charts = [*_over_load(its, colours), *charts]
-        sections.append(Section(workload, charts, its))
+        sections.append(Section(workload, charts, [load.table for load in its]))
     return sections
 
 
-def _over_load(tables: Sequence[Table], colours: dict[str, int]) -> list[tuple[str, str]]:
+def _over_load(loads: Sequence[LoadTable], colours: dict[str, int]) -> list[tuple[str, str]]:
     """How the contenders fare as the load rises."""
 
-    def drawn(title: str, unit: str, *of: Callable[[Row], float | None]) -> tuple[str, str]:
+    def drawn(title: str, unit: str, *of: Measure) -> tuple[str, str]:
+        percent = _PERCENT if of[0].form == "share" else 1.0
         lines = [
             Line(
                 name,
                 [
-                    (row.rate_per_s, value_of(row))
-                    for table in tables
-                    for row in table.rows
+                    (row.rate_per_s, None if value is None else value * percent)
+                    for load in loads
+                    for row in load.rows
                     if row.contender == name
+                    for value in [row.middle(measure)]
                 ],
                 colour,
                 is_dashed=order > 0,
             )
             for name, colour in colours.items()
-            for order, value_of in enumerate(of)
+            for order, measure in enumerate(of)
         ]
         return title, draw(Chart(title, "offered requests/s", unit, lines, LINEAR, _axis(lines)))
 
     return [
+        drawn("TTFT: median, p99 dashed", "ms", measures.TTFT_P50, measures.TTFT_P99),
         drawn(
-            "TTFT: median, p99 dashed",
+            "TTFT over its floor: mean, p99 dashed",
             "ms",
-            lambda row: row.ttft_ms_p50,
-            lambda row: row.ttft_ms_p99,
+            measures.OVER_FLOOR_MEAN,
+            measures.OVER_FLOOR_P99,
         ),
-        drawn("Goodput", "% of requests", lambda row: row.goodput_share * _PERCENT),
-        drawn("Cached of prompt tokens", "%", lambda row: (row.cached_ratio or 0.0) * _PERCENT),
-        drawn(
-            "TPOT: mean, p99 dashed",
-            "ms",
-            lambda row: row.tpot_ms_mean,
-            lambda row: row.tpot_ms_p99,
-        ),
+        drawn("Goodput", "% of requests", measures.GOODPUT),
+        drawn("Cached of prompt tokens", "%", measures.CACHED),
+        drawn("TPOT: mean, p99 dashed", "ms", measures.TPOT_MEAN, measures.TPOT_P99),
     ]
 
 
 def _percentiles(
-    result: ComparisonResult, table: Table, colours: dict[str, int]
+    result: ComparisonResult, load: LoadTable, colours: dict[str, int]
 ) -> tuple[str, str]:
     """The whole distribution of TTFT; of repeated runs, the first."""
     firsts = {
-        cell.contender: cell.run.summary.curves["ttft_ms"]
+        cell.contender: [value * cell.speed for value in cell.run.summary.curves["ttft_ms"]]
         for cell in reversed(result.cells)
-        if (cell.workload, cell.level) == (table.workload, table.level)
+        if (cell.workload, cell.level) == (load.workload, load.level)
         and "ttft_ms" in cell.run.summary.curves
     }
     lines = [
@@ -134,7 +134,7 @@ def _percentiles(
         for name in colours
         if name in firsts
     ]
-    title = f"TTFT at {table.level:g} of the knee"
+    title = f"TTFT at {load.level:g} of the knee"
     return title, draw(Chart(title, "percentile", "ms", lines, PERCENTILES, _axis(lines)))
 
 

@@ -10,28 +10,42 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
+import numpy as np
+import psutil
 
 from cluster.local.ports import free_port
 from loadtest.comparison.contenders import HOST, Contender, Ports, command_of
 from loadtest.comparison.fleet import FleetPlan, RunningFleet, open_fleet
-from loadtest.comparison.processes import Program
+from loadtest.comparison.lateness import lateness_ms_p99
+from loadtest.comparison.processes import Program, Usage
 from loadtest.comparison.results import CellResult, Findings
 from loadtest.comparison.scenarios import Scenario
-from loadtest.comparison.tallies import Tally, balance_between, tallies
+from loadtest.comparison.tallies import Tally, balance_between, engine_ttft_ms, tallies
+from loadtest.metrics import Spread, spread
 from loadtest.plan import Limits, Plan
+from loadtest.records import RequestRecord
 from loadtest.results import Told
 from loadtest.running import Aim, Watching, prepare, run_once
+from loadtest.simulation.floor import PrefillFloor
+from loadtest.simulation.prompts import KeyedPrompt
+from loadtest.workloads.catalog import open_workload
 from rhizome.clock import Clock
 from rhizome.errors import StartError
+from workers.engine.simulated.profile import load_profile
 
 _ROUTER_READY_S = 60.0
-_SETTLE_S = 1.0
+_SETTLE_S = 2.0
+"""Until a router that asks its workers every second has asked all of them."""
 _PROBE_S = 2.0
-FLEET_CPU_SHARE_MAX = 0.85
+ENGINES_CPU_SHARE_MAX = 0.85
 """Past this, engines may be late: they share one process."""
+ENGINES_LAG_MS_P99_MAX = 20.0
+"""A step takes 20 to 100 ms."""
+MACHINE_IDLE_SHARE_MIN = 0.1
+"""With less, router, engines and client wait for each other."""
 LIMITS = Limits(send_lag_ms_p99=60.0)
 """Agents fork into bursts of long prompts, on cores that the client shares with all others. TTFT
 is from the real sending, so a late one only moves the load a little."""
@@ -68,10 +82,6 @@ class Cell:
     level: float
     contender: Contender
     repeat: int
-
-    @property
-    def rate_per_s(self) -> float:
-        return self.scenario.knee_per_s * self.level
 
     @property
     def title(self) -> str:
@@ -123,8 +133,9 @@ class Stand:
     async def look(self, clock: Clock) -> Look:
         return Look(
             clock.monotonic_s(),
-            self.router.cpu_s(),
-            self.fleet.program.cpu_s(),
+            self.router.usage(),
+            self.fleet.program.usage(),
+            psutil.cpu_times(),
             await tallies(worker.url for worker in self.fleet.place.workers),
         )
 
@@ -133,44 +144,113 @@ class Look(NamedTuple):
     """How far everybody is."""
 
     at_s: float
-    router_cpu_s: float
-    fleet_cpu_s: float
+    router: Usage
+    fleet: Usage
+    machine: Any
+    """As psutil tells it."""
     workers: dict[str, Tally]
 
 
 async def _measure(cell: Cell, course: Course, stand: Stand, watch: Watch) -> CellResult:
     """Sends the load and puts together what came of it."""
-    scenario = cell.scenario
+    scenario = cell.scenario.at_speed(course.fleet.speed)
     place = stand.fleet.place
-    seed = course.seed + cell.repeat
     duration_s = course.warmup_s + course.duration_s * scenario.duration_scale
-    shape = scenario.shape(cell.rate_per_s, duration_s, seed)
+    rate_per_s = scenario.knee_per_s * cell.level
+    shape = scenario.shape(rate_per_s, duration_s, course.seed + cell.repeat)
     directory = Path(place.model_directory)
     aim = Aim(stand.url, place.model, directory, scenario.choice, shape, scenario.api)
     plan, facts = await prepare(aim, _options(aim, course, scenario))
     before = await stand.look(watch.clock)
     told = Told(cell.contender.name, course.told)
-    run, _ = await run_once(plan, facts, told, watch.clock, Watching(stop=watch.stop))
+    run, measured = await run_once(plan, facts, told, watch.clock, Watching(stop=watch.stop))
     after = await stand.look(watch.clock)
     took_s = after.at_s - before.at_s
-    fleet_share = (after.fleet_cpu_s - before.fleet_cpu_s) / took_s
-    reasons = list(run.invalid_because)
-    if fleet_share > FLEET_CPU_SHARE_MAX:
-        reasons.append(f"the engines used {fleet_share:.2f} of their core and may have been late")
+    router_cpu_s = after.router.cpu_s - before.router.cpu_s
+    machine = MachineFacts(
+        engines_cpu_share=(after.fleet.cpu_s - before.fleet.cpu_s) / took_s,
+        engines_lag_ms_p99=lateness_ms_p99(stand.fleet.lateness, before.at_s, after.at_s),
+        idle_share=_idle_share(before, after),
+    )
+    reasons = [*run.invalid_because, *faults_of(machine)]
     return CellResult(
         workload=scenario.name,
         level=cell.level,
-        rate_per_s=cell.rate_per_s,
+        rate_per_s=rate_per_s,
         contender=cell.contender.name,
         repeat=cell.repeat,
+        speed=course.fleet.speed,
         run=run,
+        over_floor_ms=_over_floor(plan, course.fleet, measured.records),
         balance=balance_between(before.workers, after.workers),
-        router_cpu_s=after.router_cpu_s - before.router_cpu_s,
-        router_cpu_share=(after.router_cpu_s - before.router_cpu_s) / took_s,
-        fleet_cpu_share=fleet_share,
+        router_cpu_s=router_cpu_s,
+        router_cpu_share=router_cpu_s / took_s,
+        router_rss_bytes=after.router.rss_bytes,
+        outside_engines_ms=_outside_engines_ms(before, after, measured.records),
+        fleet_cpu_share=machine.engines_cpu_share,
+        fleet_lag_ms_p99=machine.engines_lag_ms_p99,
+        machine_idle_share=machine.idle_share,
         valid=not reasons,
         invalid_because=reasons,
     )
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """Whether the machine had enough for a run."""
+
+    engines_cpu_share: float
+    engines_lag_ms_p99: float | None
+    idle_share: float
+
+
+def faults_of(machine: MachineFacts) -> list[str]:
+    """Why the machine, not the router, may have made the numbers; empty for a run that counts."""
+    faults = []
+    if machine.engines_cpu_share > ENGINES_CPU_SHARE_MAX:
+        faults.append(f"the engines used {machine.engines_cpu_share:.2f} of their core")
+    if machine.engines_lag_ms_p99 is None:
+        faults.append("nobody noted how late the engines were")
+    elif machine.engines_lag_ms_p99 > ENGINES_LAG_MS_P99_MAX:
+        faults.append(
+            f"the engines were late by {machine.engines_lag_ms_p99:.0f} ms (p99),"
+            f" over {ENGINES_LAG_MS_P99_MAX:g}"
+        )
+    if machine.idle_share < MACHINE_IDLE_SHARE_MIN:
+        faults.append(f"the machine was idle for only {machine.idle_share:.0%} of the time")
+    return faults
+
+
+def _idle_share(before: Look, after: Look) -> float:
+    """Of all cores; time that the machine's host gave to others counts as used."""
+    passed = sum(after.machine) - sum(before.machine)
+    idle = after.machine.idle - before.machine.idle
+    return float(idle / passed) if passed > 0 else 0.0
+
+
+def _over_floor(plan: Plan, fleet: FleetPlan, records: Sequence[RequestRecord]) -> Spread | None:
+    """How far the counted requests' TTFT is above that of an idle engine that forgets nothing."""
+    profile = load_profile(fleet.profile).at_speed(fleet.speed)
+    floor = PrefillFloor(profile.model_copy(update={"block_size": fleet.block_size}))
+    by_number = {record.number: record for record in records}
+    over = []
+    for traced in open_workload(plan.choice, plan.shape).requests():
+        record = by_number.get(traced.number)
+        floor_s = floor.of_s(KeyedPrompt(traced), record.prompt_tokens if record else None)
+        if record is None or record.error is not None or record.scheduled_s < plan.warmup_s:
+            continue
+        if record.ttft_ms is not None:
+            over.append(record.ttft_ms - floor_s * 1000.0)
+    return spread(np.array(over))
+
+
+def _outside_engines_ms(
+    before: Look, after: Look, records: Sequence[RequestRecord]
+) -> float | None:
+    """What lies between the client's TTFT and the engines' own, in the mean of all requests."""
+    inside_ms = engine_ttft_ms(before.workers, after.workers)
+    told = [one.ttft_ms for one in records if one.error is None and one.ttft_ms is not None]
+    return None if inside_ms is None or not told else sum(told) / len(told) - inside_ms
 
 
 def _options(aim: Aim, course: Course, scenario: Scenario) -> Plan:

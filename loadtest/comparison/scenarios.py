@@ -3,6 +3,9 @@
 Loads are shares of the knee: the highest rate at which plain round robin answers nearly every
 request within the promised latencies. The rates here were found by `--find-knee` on the default
 fleet, so that two runs of the comparison offer the same; another fleet needs a search of its own.
+
+All times and rates are in the engines' own time, that of their profile. Engines at half speed have
+a workload at half speed before them (`at_speed`): thinking takes twice as long, and so may answers.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from loadtest.workloads.requests import Api
 from loadtest.workloads.shaping import Shape
 from rhizome.errors import SettingsError
 
-LEVELS = (0.7, 1.0, 1.3)
+DEFAULT_LEVELS = (1.0,)
+FULL_LEVELS = (0.7, 1.0, 1.3)
 """Shares of the knee."""
 GOODPUT_SHARE_MIN = 0.9
 """What a fleet at its knee still answers within the promised latencies."""
@@ -32,13 +36,28 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     choice: Choice
     knee_per_s: float
     """Of round robin, in requests per second."""
-    levels: tuple[float, ...] = LEVELS
-    """The loads that the default comparison has time for."""
-    slo: Slo = Slo(ttft_ms=1000.0, tpot_ms=100.0)
+    slo: Slo = Slo(ttft_ms=500.0, tpot_ms=50.0)
     duration_scale: float = 1.0
     """How much longer its runs are than others: for those with few requests in a second."""
     api: Api = Api.CHAT
     """What every contender takes: one of them refuses prompts of token ids."""
+
+    def at_speed(self, speed: float) -> Scenario:
+        """The same for engines that are `speed` times as fast as their profile."""
+        settings = {
+            name: value / speed if name.endswith("_s") else value
+            for name, value in self.choice.settings.items()
+        }
+        slo = Slo(
+            ttft_ms=None if self.slo.ttft_ms is None else self.slo.ttft_ms / speed,
+            tpot_ms=None if self.slo.tpot_ms is None else self.slo.tpot_ms / speed,
+        )
+        return msgspec.structs.replace(
+            self,
+            choice=msgspec.structs.replace(self.choice, settings=settings),
+            knee_per_s=self.knee_per_s * speed,
+            slo=slo,
+        )
 
     def shape(self, rate_per_s: float, duration_s: float, seed: int) -> Shape:
         return Shape(seed=seed, rate_per_s=rate_per_s, duration_s=duration_s)
@@ -52,40 +71,44 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 name="sessions",
                 choice=Choice(
                     name="sessions",
-                    settings={"think_s": 3.0, "token_s": 0.02, "output_tokens": 40},
+                    settings={"think_s": 1.5, "token_s": 0.01, "output_tokens": 40},
                 ),
-                knee_per_s=52.0,
+                knee_per_s=104.0,
             ),
             Scenario(
                 name="agents",
                 choice=Choice(
-                    name="agents", settings={"output_tokens": 30, "tool_s": 1.0, "token_s": 0.02}
+                    name="agents", settings={"output_tokens": 30, "tool_s": 0.5, "token_s": 0.01}
                 ),
-                knee_per_s=16.0,
+                knee_per_s=32.0,
             ),
             Scenario(
                 name="mooncake",
                 choice=Choice(name="mooncake"),
-                knee_per_s=4.0,  # not searched for: its prompts are so long that runs hold few
-                levels=(1.0,),
-                slo=Slo(ttft_ms=10_000.0, tpot_ms=400.0),
+                knee_per_s=8.0,  # not searched for: its prompts are so long that runs hold few
+                slo=Slo(ttft_ms=5_000.0, tpot_ms=200.0),
                 duration_scale=2.0,
             ),
             Scenario(
                 name="no-sharing",
                 choice=Choice(name="no-sharing", settings={"output_tokens": 40}),
-                knee_per_s=41.0,
-                levels=(1.0,),
+                knee_per_s=82.0,
+            ),
+            Scenario(
+                name="one-prefix",
+                choice=Choice(name="one-prefix", settings={"output_tokens": 40}),
+                knee_per_s=100.0,
             ),
             Scenario(
                 name="decode-heavy",
                 choice=Choice(name="decode-heavy", settings={"output_tokens": 200}),
-                knee_per_s=10.0,  # what two cores can stream, below what the fleet could
-                levels=(1.0,),
+                knee_per_s=20.0,  # what two cores can stream, below what the fleet could
             ),
         )
     }
 )
+DEFAULT_SCENARIOS = ("sessions", "agents", "no-sharing")
+"""What fits into a quarter of an hour."""
 
 
 def scenario(name: str) -> Scenario:

@@ -47,7 +47,7 @@ class Rig:
 
     async def answered(self) -> int:
         """Requests that the engines answered to their end."""
-        return sum(tally["requests"] for tally in (await tallies(self.workers)).values())
+        return sum(tally.counts["requests"] for tally in (await tallies(self.workers)).values())
 
 
 @dataclass(frozen=True)

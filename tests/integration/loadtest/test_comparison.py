@@ -37,7 +37,7 @@ def course(tmp_path: Path, profile: str = "qwen3-32b-h100-tp2") -> Course:
 
 
 async def test_a_run_tells_latencies_balance_and_the_routers_cpu(tmp_path: Path) -> None:
-    slow = msgspec.structs.replace(scenario("sessions"), knee_per_s=8.0)
+    slow = msgspec.structs.replace(scenario("sessions"), knee_per_s=2.0)
     cell = Cell(slow, 1.0, contender("rhizome/round_robin"), 0)
     findings, told = Findings(), list[str]()
     watch = Watch(SystemClock(), asyncio.Event(), told.append)
@@ -49,6 +49,12 @@ async def test_a_run_tells_latencies_balance_and_the_routers_cpu(tmp_path: Path)
     assert sum(one.requests for one in found.balance.workers.values()) >= found.run.summary.requests
     assert all(one.requests > 0 for one in found.balance.workers.values())
     assert found.router_cpu_s > 0
+    assert found.router_rss_bytes > 2**24
+    assert found.over_floor_ms is not None
+    assert found.over_floor_ms.count == found.run.summary.completed
+    assert found.over_floor_ms.min > -1.0, "nothing is faster than the floor"
+    assert found.outside_engines_ms is not None
+    assert found.fleet_lag_ms_p99 is not None
     assert len(told) == 1
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from loadtest.client.target import TargetFacts
 from loadtest.comparison.results import CellResult, ComparisonResult
-from loadtest.metrics import Balance, WorkerLoad, summarize
+from loadtest.metrics import Balance, WorkerLoad, spread, summarize
 from loadtest.plan import Slo
 from loadtest.records import ErrorKind, RequestRecord
 from loadtest.results import Machine, RunResult
 
 MACHINE = Machine(system="Linux", python="3.11", cores=2, memory_bytes=2**34)
+LOAD = WorkerLoad(requests=4, prompt_tokens=400, cached_tokens=200, output_tokens=40)
 
 
 def record(number: int, ttft_s: float, error: ErrorKind | None = None) -> RequestRecord:
@@ -40,6 +43,10 @@ def cell(
     ttft_s: float = 0.2,
     valid: bool = True,
     failed: int = 0,
+    workload: str = "sessions",
+    speed: float = 1.0,
+    load: WorkerLoad = LOAD,
+    router_cpu_s: float = 0.02,
 ) -> CellResult:
     """A run of four requests, `failed` more that failed."""
     records = [record(number, ttft_s) for number in range(4)]
@@ -62,18 +69,23 @@ def cell(
         partial_because=[],
         summary=summarize(records, Slo()),
     )
-    load = WorkerLoad(requests=4, prompt_tokens=400, cached_tokens=200, output_tokens=40)
     return CellResult(
-        workload="sessions",
+        workload=workload,
         level=level,
         rate_per_s=10.0 * level,
         contender=contender,
         repeat=repeat,
+        speed=speed,
         run=run,
+        over_floor_ms=spread(np.array([ttft_s * 500.0])),
         balance=Balance(workers={"w": load}, requests_max_over_mean=1.0, tokens_max_over_mean=1.0),
-        router_cpu_s=0.02,
+        router_cpu_s=router_cpu_s,
         router_cpu_share=0.1,
+        router_rss_bytes=2**26,
+        outside_engines_ms=5.0,
         fleet_cpu_share=0.1,
+        fleet_lag_ms_p99=2.0,
+        machine_idle_share=0.5,
         valid=valid,
         invalid_because=[] if valid else ["the client was late"],
     )

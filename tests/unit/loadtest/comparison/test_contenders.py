@@ -35,6 +35,11 @@ def test_every_contender_is_told_its_policy_and_all_workers(name: str) -> None:
     assert "8000" in command
 
 
+def test_a_router_that_asks_for_loads_does_so_within_the_time_that_a_run_gives_it() -> None:
+    command = command_of(contender("smg/cache_aware"), PLACE, Ports(1, 2), {})
+    assert command[command.index("--load-monitor-interval") + 1] == "1"
+
+
 def test_only_contenders_that_use_events_are_told_where_they_are() -> None:
     def has_events(name: str) -> bool:
         command = command_of(contender(name), PLACE, Ports(1, 2), {})
