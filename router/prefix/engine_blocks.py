@@ -62,6 +62,10 @@ class BlockCounters:
     """Blocks skipped because the chain above them was not seen."""
     not_text: int = 0
     """Blocks skipped because their hash covers more than tokens, adapter and salt (media)."""
+    adapted: int = 0
+    """Blocks stored under a LoRA adapter's name."""
+    salted: int = 0
+    """Chains stored that begin with a cache salt."""
     passed_over: int = 0
     """Blocks of another medium or KV cache group."""
     mismatched: int = 0
@@ -135,6 +139,8 @@ class EngineBlocks:
             self.counters.mismatched += count
             self.mismatch = True
             return
+        if event.lora_name is not None:
+            self.counters.adapted += count
         parent, textual = self._start_of_chain(event)
         if parent is None:
             self.counters.unknown_parent += count
@@ -204,6 +210,7 @@ class EngineBlocks:
         salt: str | None = None
         if event.parent_block_hash is None and len(first) == 1 and isinstance(first[0], str):
             salt, first = first[0], []
+            self.counters.salted += 1
         if first:
             return self._parent(event, None), 0
         textual = 1

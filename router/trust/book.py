@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from router.trust.causes import Cause, State
 from router.trust.machine import Change, Trust
 from router.trust.observations import EventsSeen, Observation
 
+T = TypeVar("T")
 _SCALE_STEP = 0.05
 """Smaller moves of a target's credit scale are not told."""
 
@@ -23,6 +25,8 @@ class TrustBook:
         """Targets whose credit scale moved, for a reader that empties it."""
         self.transitions: Counter[tuple[State, Cause]] = Counter()
         """Changes by what they led to."""
+        self.checks: Counter[bool] = Counter()
+        """Checks that proved something, by whether they agreed."""
 
     def __iter__(self) -> Iterator[tuple[str, Trust]]:
         return iter(self._targets.items())
@@ -64,12 +68,21 @@ class TrustBook:
     def observe(self, target: str, seen: Observation) -> Change | None:
         """See `Trust.observe`."""
         trust = self._targets.get(target)
-        return None if trust is None else self._after(target, trust, trust.observe(seen))
+        return None if trust is None else self._checked(target, trust, trust.observe, seen)
 
     def trouble(self, target: str, events: EventsSeen) -> Change | None:
         """See `Trust.trouble`."""
         trust = self._targets.get(target)
-        return None if trust is None else self._after(target, trust, trust.trouble(events))
+        return None if trust is None else self._checked(target, trust, trust.trouble, events)
+
+    def _checked(
+        self, target: str, trust: Trust, check: Callable[[T], Change | None], seen: T
+    ) -> Change | None:
+        checks, disagreed = trust.checks, trust.disagreed
+        change = check(seen)
+        self.checks[False] += trust.disagreed - disagreed
+        self.checks[True] += trust.checks - checks - (trust.disagreed - disagreed)
+        return self._after(target, trust, change)
 
     def _after(self, target: str, trust: Trust, change: Change | None) -> Change | None:
         if change is not None:

@@ -27,6 +27,8 @@ _CAUSE_HELD = 8
 _UNREUSED_PROVES_OFF = 3
 _REUSE_MEMORY = 0.9
 _REUSE_PRIOR_TOKENS = 256.0
+_REUSE_MIN = 0.02
+"""A little credit stays, so that reuse that comes back is noticed."""
 _NO_TRAITS = Traits()
 
 
@@ -59,6 +61,8 @@ class Trust:
         self.doubt = _DOUBT_DEGRADES
         self.checks = 0
         """Checks that proved something."""
+        self.disagreed = 0
+        """Those that disagreed."""
         self._announces = announces
         self._since = 0
         self._disagreed_since = 0
@@ -69,8 +73,8 @@ class Trust:
 
     @property
     def reuse(self) -> float:
-        """Share of the predicted tokens that the engine reused lately, 0 to 1."""
-        return min(1.0, self._reused_tokens / self._promised_tokens)
+        """Share of the predicted tokens that the engine reused lately, `_REUSE_MIN` to 1."""
+        return max(_REUSE_MIN, min(1.0, self._reused_tokens / self._promised_tokens))
 
     @property
     def credit_scale(self) -> float:
@@ -116,8 +120,10 @@ class Trust:
         return self._take(finding)
 
     def trouble(self, events: EventsSeen) -> Change | None:
-        """What a stretch of its events brought."""
+        """What a second of its events brought; before anything is proven, gaps come of joining."""
         finding = trouble(events)
+        if self.cause is Cause.UNPROVEN and finding.hint is Cause.EVENTS_LOST:
+            return None
         if finding.agrees is False:
             self._disagreements.append(_Disagreement(finding.hint))
         return self._take(finding)
@@ -140,6 +146,7 @@ class Trust:
                 self.doubt = 0.0
             self.doubt -= self.doubt * _STEP
             return self._become(self._state_by_doubt(), self.cause)
+        self.disagreed += 1
         self._disagreed_since += 1
         self.doubt += (1.0 - self.doubt) * (_STEP if finding.certain else _STEP_UNCERTAIN)
         state, cause = self._state_by_doubt(), self.cause

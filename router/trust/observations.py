@@ -15,7 +15,7 @@ Three things are compared, each with its own tolerance for what is not a fault b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from router.trust.causes import Cause
 
@@ -57,7 +57,20 @@ class EventsSeen:
     unknown_events: int = 0
     conflicts: int = 0
     lost: int = 0
-    """Gaps, failed replays, restarts and clears: the view was not whole all the time."""
+    """Gaps, failed replays and restarts of the engine."""
+    cleared: int = 0
+    """Times that everything known was dropped, for whatever reason."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the view was not whole all the time."""
+        return bool(self.lost or self.cleared or self.undecodable or self.conflicts)
+
+    def since(self, before: EventsSeen) -> EventsSeen:
+        """What came after `before`."""
+        return EventsSeen(
+            *(getattr(self, one.name) - getattr(before, one.name) for one in fields(EventsSeen))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ def judge(seen: Observation) -> Finding:
         return Finding(False, Cause.BLOCK_SIZE)
     if seen.engine_tokens != seen.prompt_tokens:
         return Finding(False, Cause.PROMPT)
-    if seen.events.lost or seen.events.undecodable or seen.events.conflicts:
+    if seen.events.is_broken:
         return NOTHING  # told once, by `trouble`, and not by each request of that time
     return _judge_reuse(seen) or _judge_content(seen)
 
@@ -123,8 +136,8 @@ def trouble(events: EventsSeen) -> Finding:
         return Finding(False, Cause.EVENT_FORMAT)
     if events.conflicts:
         return Finding(False, Cause.BLOCK_HASHES)
-    if events.lost:
-        return Finding(False, Cause.EVENTS_LOST)
+    if events.lost:  # one gap heals by its replay; many in a second are another matter
+        return Finding(False, Cause.EVENTS_LOST, certain=events.lost > 1)
     return NOTHING
 
 

@@ -193,7 +193,7 @@ def test_the_likely_cause_is_named(
         (EventsSeen(undecodable=1), Cause.EVENT_FORMAT),
         (EventsSeen(unknown_events=2), Cause.EVENT_FORMAT),
         (EventsSeen(conflicts=1, lost=1), Cause.BLOCK_HASHES),
-        (EventsSeen(lost=3), Cause.EVENTS_LOST),
+        (EventsSeen(lost=3, cleared=3), Cause.EVENTS_LOST),
     ],
 )
 def test_a_trouble_with_events_counts_once_each_time(events: EventsSeen, cause: Cause) -> None:
@@ -201,6 +201,17 @@ def test_a_trouble_with_events_counts_once_each_time(events: EventsSeen, cause: 
     changes = [trust.trouble(events) for _ in range(3)]
     assert changes == [None, None, Change(State.EXACT, State.DEGRADED, cause, 3)]
     assert trust.trouble(EventsSeen(batches=9, stored=4)) is None
+
+
+def test_a_gap_that_heals_now_and_then_changes_nothing() -> None:
+    trust = proven()
+    for _ in range(30):
+        assert trust.trouble(EventsSeen(lost=1)) is None
+        feed(trust, GOOD)
+    assert trust.state is State.EXACT
+    new = Trust(announces=True)
+    assert new.trouble(EventsSeen(lost=5)) is None
+    assert new.cause is Cause.UNPROVEN
 
 
 def test_without_events_reuse_is_measured_and_prefix_caching_off_is_told_once() -> None:
