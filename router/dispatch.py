@@ -24,6 +24,9 @@ from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target, targets_of
+from router.peers.messages import Prediction
+from router.peers.own import OwnNews
+from router.peers.view import PeerView, nobody
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.relay.dialect import Usage
@@ -102,6 +105,10 @@ class Dispatcher:
     """How far each target's events are believed."""
     shadows: Shadows | None = None
     """Policies that choose beside the one in charge."""
+    peers: PeerView = field(default_factory=nobody)
+    """What other routers told of their load."""
+    news: OwnNews | None = None
+    """What this router has to tell them."""
     faults: Faults = field(init=False)
     _slow_in_a_row: int = 0
     _plain_until_s: float = -math.inf
@@ -120,6 +127,7 @@ class Dispatcher:
             self.settings.admission,
             self.faults,
             self.trust,
+            self.peers,
         )
         self.standings = Standings(sources)
 
@@ -160,7 +168,7 @@ class Dispatcher:
         target, candidate = target_of(choice.worker_id), choice.chosen.candidate
         receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
         with self.faults.contained(Part.INDEX):
-            self._predict(job.prompt, target, now_s)
+            self._predict(job.prompt, target, candidate.match_tokens, now_s)
         if not job.streamed:
             due_s = now_s + choice.chosen.predicted_ttft_ms / 1000
             heapq.heappush(self._presumed, (due_s, id(receipt), receipt))
@@ -319,16 +327,30 @@ class Dispatcher:
                 f"{_SLOW_IN_A_ROW_MAX} decisions in a row took over {_DECISION_S_MAX} s",
             )
 
-    def _predict(self, prompt: Prompt, target: Target, now_s: float) -> None:
-        prefix = self.settings.prefix
-        confirmed_by_events = (
+    def predicted_elsewhere(self, prediction: Prediction) -> None:
+        """Another router sent a prompt to a target: it will hold these blocks."""
+        with self.faults.contained(Part.INDEX):
+            until_s = self.clock.monotonic_s() + self._predicted_s(prediction.is_exact)
+            self.index.predict(prediction.target, prediction.hashes(), until_s)
+
+    def _predict(self, prompt: Prompt, target: Target, match_tokens: int, now_s: float) -> None:
+        """The target will hold the prompt; others are told what they may not know of it."""
+        is_exact = (
             prompt.has_tokens
             and bool(target.record.events)
             and self.trust.confirms_soon(target.target_id)
         )
-        ttl_s = prefix.predicted_ttl_s if confirmed_by_events else prefix.approximate_ttl_s
-        hashes = prompt.hashes(target.record.block_size)
-        self.index.predict(target.target_id, hashes, now_s + ttl_s)
+        block_size = target.record.block_size
+        hashes = prompt.hashes(block_size)
+        self.index.predict(target.target_id, hashes, now_s + self._predicted_s(is_exact))
+        if self.news is not None:
+            known = match_tokens // prompt.block_tokens(block_size) if is_exact else 0
+            self.news.predicted(target.target_id, hashes[known:], is_exact=is_exact)
+
+    def _predicted_s(self, is_exact: bool) -> float:
+        """How long a prediction is believed, whether or not events will confirm it."""
+        prefix = self.settings.prefix
+        return prefix.predicted_ttl_s if is_exact else prefix.approximate_ttl_s
 
 
 def _request(job: Job, sample: Target) -> RoutingRequest:

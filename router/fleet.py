@@ -86,18 +86,18 @@ def targets_of(record: WorkerRecord) -> tuple[Target, ...]:
 class Fleet:
     """The workers by id. All methods are synchronous and cheap.
 
-    `own_in_flight` tells how many requests this router has at a target, so that a load report can
-    be split into ours and those of other routers.
+    `told_in_flight` tells how many requests at a target are known by name: this router's, and those
+    that other routers told of. What a load report has beyond them is somebody else's.
     """
 
     def __init__(
         self,
         failures_to_suspend: int,
         listeners: Iterable[FleetListener] = (),
-        own_in_flight: Callable[[str], int] = lambda _: 0,
+        told_in_flight: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self._failures_to_suspend = failures_to_suspend
-        self._own_in_flight = own_in_flight
+        self._told_in_flight = told_in_flight
         self._listeners = list(listeners)
         self._workers: dict[str, _Worker] = {}
         self._draining: frozenset[str] = frozenset()
@@ -180,7 +180,7 @@ class Fleet:
             return
         worker.loads[target_id] = load
         there = load.running + load.waiting
-        worker.elsewhere[target_id] = max(0, there - self._own_in_flight(target_id))
+        worker.elsewhere[target_id] = max(0, there - self._told_in_flight(target_id))
         self.changed.add(target_id)
 
     def drain(self, worker_ids: frozenset[str]) -> None:
@@ -194,7 +194,7 @@ class Fleet:
         return worker.loads.get(target.target_id) if worker is not None else None
 
     def elsewhere(self, target: Target) -> int:
-        """Requests at the target that are not this router's, by the last report."""
+        """Requests at the target that no router told of, by the last report."""
         worker = self._workers.get(target.record.worker_id)
         return worker.elsewhere.get(target.target_id, 0) if worker is not None else 0
 

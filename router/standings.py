@@ -18,6 +18,7 @@ from rhizome.settings.tree import AdmissionSettings
 from router.admission.classes import Priority
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target
+from router.peers.view import PeerView, nobody
 from router.prefix.credit import credited_tokens
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
@@ -40,6 +41,7 @@ class Sources:
     admission: AdmissionSettings
     faults: Faults
     trust: TrustBook = field(default_factory=TrustBook)
+    peers: PeerView = field(default_factory=nobody)
 
 
 class Board:
@@ -105,9 +107,10 @@ class Board:
     def refresh_load(self, row: int) -> None:
         """Reads again what the target has to do."""
         target, sources = self.targets[row], self._sources
-        own = sources.book.in_flight(target.target_id)
-        self._in_flight[row] = own + sources.fleet.elsewhere(target)
-        self._queued_tokens[row] = sources.book.queued_tokens(target.target_id)
+        name, book, peers = target.target_id, sources.book, sources.peers
+        told = book.in_flight(name) + peers.in_flight(name)
+        self._in_flight[row] = told + sources.fleet.elsewhere(target)
+        self._queued_tokens[row] = book.queued_tokens(name) + peers.queued_tokens(name)
         load = sources.fleet.load(target)
         self._kv_usage[row] = load.kv_usage if load is not None else 0.0
 
@@ -214,7 +217,7 @@ class Standings:
             self._generations = generations
             self._boards.clear()
             self._places.clear()
-        for changed in (sources.book.changed, sources.fleet.changed):
+        for changed in (sources.book.changed, sources.fleet.changed, sources.peers.changed):
             for board, row in self._places_of(changed):
                 board.refresh_load(row)
             changed.clear()

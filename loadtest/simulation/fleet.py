@@ -70,7 +70,7 @@ class FleetSimulation:
         self.index = PrefixIndex(settings.prefix.index_bytes_max)
         self.book = LoadBook()
         self.fleet = Fleet(
-            settings.discovery.failures_to_suspend, own_in_flight=self.book.in_flight
+            settings.discovery.failures_to_suspend, told_in_flight=self.book.in_flight
         )
         scheduling = settings.scheduling
         self.dispatcher = Dispatcher(

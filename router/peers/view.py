@@ -163,3 +163,8 @@ class PeerView:
         peer.taken.add(sequence)
         if len(peer.taken) > _REPEATS_REMEMBERED:
             peer.taken = set(sorted(peer.taken)[_REPEATS_REMEMBERED // 2 :])
+
+
+def nobody() -> PeerView:
+    """The view of a router that is alone."""
+    return PeerView("", 1.0)

@@ -32,7 +32,7 @@ class Bench:
         self.clock = ManualClock()
         self.index = PrefixIndex(2**24)
         self.book = LoadBook()
-        self.fleet = Fleet(2, own_in_flight=self.book.in_flight)
+        self.fleet = Fleet(2, told_in_flight=self.book.in_flight)
         self.dispatcher = Dispatcher(
             fleet=self.fleet,
             index=self.index,

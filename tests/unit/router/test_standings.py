@@ -36,7 +36,7 @@ class Bench:
     speeds: LearnedSpeeds = field(default_factory=lambda: LearnedSpeeds(4000.0, 20.0))
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet(2, own_in_flight=self.book.in_flight)
+        self.fleet = Fleet(2, told_in_flight=self.book.in_flight)
         settings = AdmissionSettings(in_flight_max_per_worker=4)
         sources = Sources(
             self.fleet, self.index, self.book, self.speeds, settings, Faults(ManualClock())
