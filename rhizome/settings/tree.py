@@ -73,8 +73,6 @@ class HttpSettings(Slice):
     """Longest time for a client to send a request's body; for uploads, longest pause in it."""
     stall_timeout_s: Seconds = 120.0
     """Longest time that a client may leave an answer unread while more of it waits."""
-    stall_timeout_s: Seconds = 120.0
-    """Longest time that a client may leave an answer unread while more of it waits."""
     keep_alive_s: Seconds = 75.0
     """How long a client's connection is kept between two requests."""
     header_bytes_max: int = Field(default=32 * 2**10, ge=1024, le=2**20)
@@ -134,6 +132,31 @@ class WarmupSettings(Slice):
     """Replays that one worker gets at once."""
     deadline_s: Seconds = 20.0
     """Longest time that a worker is kept from requests for its warm-up."""
+
+
+class MediaSettings(Slice):
+    hosts: tuple[str, ...] = ()
+    """Hosts that the router may fetch media from for requests that name them by URL; `*`: any
+    public one; none: such requests are refused. Engines never fetch."""
+    bytes_max: int = Field(default=20 * 2**20, ge=1024, le=2**30)
+    """Longest media, in bytes."""
+    timeout_s: Seconds = 10.0
+    """Longest time to fetch one."""
+    references_max: int = Field(default=16, ge=1, le=1024)
+    """Most of them in one request."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Fetched at once by one router."""
+
+
+class ResponsesSettings(Slice):
+    ttl_s: float = Field(default=30 * 86_400, gt=0, le=366 * 86_400)
+    """How long a stored response is kept."""
+    bytes_max: int = Field(default=4 * 2**20, ge=1024, le=2**28)
+    """Longest conversation that is stored with a response, in bytes; longer ones are not stored."""
+    stored_max: int = Field(default=100_000, ge=1, le=100_000_000)
+    """Most stored responses; the oldest go first."""
+    background_max: int = Field(default=64, ge=0, le=65_536)
+    """Background responses that one router process works on at once; 0: none."""
 
 
 class SchedulingSettings(Slice):
@@ -221,6 +244,13 @@ class RouterSettings(Slice):
     """The prefix index."""
     warmup: WarmupSettings = WarmupSettings()
     """What a worker gets before its first request."""
+    media: MediaSettings = MediaSettings()
+    """Media by URL."""
+    responses: ResponsesSettings = ResponsesSettings()
+    """Stored responses."""
+    catalog_file: Path | None = None
+    """A file of model names as clients use them, with shares, fallbacks and outside providers (see
+    docs/api.md); followed while the router runs."""
     scheduling: SchedulingSettings = SchedulingSettings()
     """The choice of a worker."""
     decisions: DecisionSettings = DecisionSettings()

@@ -52,6 +52,9 @@ class EngineBody:
     fields: dict[str, Any]
     """The decoded object; not to be changed."""
     model: str
+    """The one to ask for, which may be another than the client named."""
+    is_changed: bool = False
+    """Whether `fields` are no longer those of `raw`."""
 
     @property
     def stream(self) -> bool:
@@ -77,13 +80,17 @@ class EngineBody:
         announce blocks again that it announced before, and so falsify what is known of its cache.
         """
         changes: dict[str, Any] = {}
+        if self.model != self.fields.get("model"):
+            changes["model"] = self.model
         if self.usage_added:
             options = self.fields.get("stream_options") or {}
             changes["stream_options"] = {**options, "include_usage": True}
         extra = self.fields.get("vllm_xargs")
         if isinstance(extra, dict) and _REPORT_MODE in extra:
             changes["vllm_xargs"] = {k: v for k, v in extra.items() if k != _REPORT_MODE}
-        return _encoder.encode({**self.fields, **changes}) if changes else self.raw
+        if changes or self.is_changed:
+            return _encoder.encode({**self.fields, **changes})
+        return self.raw
 
     @property
     def cache_salt(self) -> str | None:
