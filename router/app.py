@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from rhizome import __version__
 from rhizome.clock import Clock, SystemClock
+from rhizome.ids import new_id
 from rhizome.settings.tree import RouterSettings, SchedulingSettings, Settings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
@@ -94,6 +95,7 @@ def _core(settings: RouterSettings, clock: Clock) -> _Core:
         settings=settings,
         clock=clock,
         rng=Random(scheduling.seed),
+        router_id=new_id("router"),
         shadows=_shadows(scheduling),
     )
     return _Core(fleet, index, dispatcher, Gate(dispatcher, settings.admission, clock))

@@ -219,6 +219,7 @@ class _Attempt:
         retry_after = self._headers.get(b"retry-after")
         facts = (
             ("x-request-id", self._call.request_id),
+            ("x-rhizome-router", self._dispatcher.router_id),
             ("x-rhizome-worker", self._assignment.target.target_id),
             ("x-rhizome-prefix-tokens", str(self._assignment.predicted_tokens)),
         )

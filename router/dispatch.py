@@ -101,6 +101,8 @@ class Dispatcher:
     settings: RouterSettings
     clock: Clock
     rng: Random
+    router_id: str = "router"
+    """This router's name, in answers and to others."""
     trust: TrustBook = field(default_factory=TrustBook)
     """How far each target's events are believed."""
     shadows: Shadows | None = None

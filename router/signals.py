@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from rhizome.clock import Clock
 from rhizome.errors import RequestError, StoreUnavailable
-from rhizome.ids import new_id
 from rhizome.stores.signals import ModelSignal, SignalBoard
 from router.dispatch import Assignment, Dispatcher
 from router.fleet import Fleet
@@ -33,7 +32,7 @@ class SignalReporter:
     def __init__(
         self, board: SignalBoard, fleet: Fleet, dispatcher: Dispatcher, gate: Gate, clock: Clock
     ) -> None:
-        self._router_id = new_id("router")
+        self._router_id = dispatcher.router_id
         self._board = board
         self._fleet = fleet
         self._dispatcher = dispatcher
