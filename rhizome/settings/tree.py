@@ -208,6 +208,28 @@ class AdminSettings(Slice):
     off."""
 
 
+class TrustSettings(Slice):
+    probe: bool = True
+    """Ask each new worker that publishes KV events two small questions, to see whether its events
+    and its reuse are as predicted."""
+    probe_deadline_s: Seconds = 10.0
+    """Longest time for one of them."""
+    probe_again_s: Seconds = 30.0
+    """Time between two such probes of a worker that is not exact."""
+    check_after_s: Seconds = 1.0
+    """How long after an answer its blocks should have been announced."""
+
+
+class RenderingSettings(Slice):
+    stall_s: Seconds = 0.02
+    """Longest wait for the token ids of a short prompt; what takes longer is routed by bytes."""
+    deadline_s: Seconds = 2.0
+    """Longest wait for the token ids of the longest prompt; others get a share by their length."""
+    pause_s: Seconds = 5.0
+    """How long a tokenizer that stalled is not asked again; doubled up to a minute while it
+    stalls."""
+
+
 class RouterSettings(Slice):
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -253,6 +275,10 @@ class RouterSettings(Slice):
     docs/api.md); followed while the router runs."""
     scheduling: SchedulingSettings = SchedulingSettings()
     """The choice of a worker."""
+    trust: TrustSettings = TrustSettings()
+    """Checks of what workers say of their caches."""
+    rendering: RenderingSettings = RenderingSettings()
+    """From requests to token ids."""
     decisions: DecisionSettings = DecisionSettings()
     """What is kept to explain decisions."""
     admin: AdminSettings = AdminSettings()

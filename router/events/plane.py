@@ -114,6 +114,11 @@ class EventPlane:
         """The living subscriptions by target, with their feeds and counters."""
         return {target: subscription for target, (subscription, _) in self._running.items()}
 
+    def subscription(self, target: str) -> Subscription | None:
+        """The living subscription of a target."""
+        running = self._running.get(target)
+        return running[0] if running is not None else None
+
     def totals(self) -> EventCounters:
         """The counters' sums."""
         sums = EventCounters(
