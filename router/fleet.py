@@ -100,6 +100,7 @@ class Fleet:
         self._told_in_flight = told_in_flight
         self._listeners = list(listeners)
         self._workers: dict[str, _Worker] = {}
+        self._drains: dict[str, frozenset[str]] = {}
         self._draining: frozenset[str] = frozenset()
         self._models_seen: dict[str, None] = {}
         self.generation = 0
@@ -183,10 +184,12 @@ class Fleet:
         worker.elsewhere[target_id] = max(0, there - self._told_in_flight(target_id))
         self.changed.add(target_id)
 
-    def drain(self, worker_ids: frozenset[str]) -> None:
-        """The workers that shall get nothing new; replaces the set given before."""
-        self.generation += worker_ids != self._draining
-        self._draining = worker_ids
+    def drain(self, worker_ids: frozenset[str], by: str = "registry") -> None:
+        """The workers that shall get nothing new; replaces the set given before `by` the same."""
+        self._drains[by] = worker_ids
+        draining = frozenset[str]().union(*self._drains.values())
+        self.generation += draining != self._draining
+        self._draining = draining
 
     def load(self, target: Target) -> EngineLoad | None:
         """The last report on a target."""

@@ -40,6 +40,10 @@ class DesiredState(Protocol):
         """Asks everybody to send nothing new to the worker; forgotten after `ttl_s`."""
         ...
 
+    async def cancel_drain(self, worker_id: str) -> bool:
+        """Takes the request back; False when there was none."""
+        ...
+
     async def draining(self) -> frozenset[str]:
         """Worker ids under a drain request."""
         ...

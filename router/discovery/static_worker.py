@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,17 +49,11 @@ class StaticWorker:
 def parse_static_worker(text: str) -> StaticWorker:
     """Reads one worker; raises `SettingsError` that names the wrong part."""
     url, *parts = [part.strip() for part in text.split(",")]
-    options: dict[str, str] = {}
-    for part in parts:
-        name, equals, value = part.partition("=")
-        if name not in _OPTIONS:
-            nearest = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)
-            raise _wrong(url, f"unknown option {name!r}; the nearest known one is {nearest[0]!r}")
-        if name in options:
-            raise _wrong(url, f"the option {name!r} is given twice")
-        if not equals or not value:
-            raise _wrong(url, f"the option {name!r} needs a value")
-        options[name] = value
+    return static_worker(url, _options(url, parts))
+
+
+def static_worker(url: str, options: Mapping[str, str]) -> StaticWorker:
+    """A worker by its URL and its options; raises `SettingsError` that names the wrong part."""
     for name in ("events", "replay"):
         if name in options:
             _check_endpoint(url, name, options[name])
@@ -76,6 +71,21 @@ def parse_static_worker(text: str) -> StaticWorker:
     )
 
 
+def _options(url: str, parts: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if name not in _OPTIONS:
+            nearest = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)
+            raise _wrong(url, f"unknown option {name!r}; the nearest known one is {nearest[0]!r}")
+        if name in options:
+            raise _wrong(url, f"the option {name!r} is given twice")
+        if not equals or not value:
+            raise _wrong(url, f"the option {name!r} needs a value")
+        options[name] = value
+    return options
+
+
 def parse_static_workers(texts: tuple[str, ...]) -> tuple[StaticWorker, ...]:
     """Reads all; raises `SettingsError` also where two are the same."""
     workers = tuple(parse_static_worker(text) for text in texts)
@@ -87,7 +97,7 @@ def parse_static_workers(texts: tuple[str, ...]) -> tuple[StaticWorker, ...]:
     return workers
 
 
-def _key(url: str, options: dict[str, str]) -> str | None:
+def _key(url: str, options: Mapping[str, str]) -> str | None:
     """The key itself, or what the key file holds: a file keeps it out of the process list."""
     if "key-file" not in options:
         return options.get("key")

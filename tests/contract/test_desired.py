@@ -46,3 +46,10 @@ async def test_a_drain_request_is_seen_and_forgotten_after_its_time(stores: Stor
         return await stores.desired.draining() == frozenset({"w1"})
 
     await eventually(only_the_long_one)
+
+
+async def test_a_drain_request_can_be_taken_back(stores: Stores) -> None:
+    await stores.desired.request_drain("w1", 60)
+    assert await stores.desired.cancel_drain("w1")
+    assert await stores.desired.draining() == frozenset()
+    assert not await stores.desired.cancel_drain("w1")

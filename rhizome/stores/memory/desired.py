@@ -37,5 +37,8 @@ class MemoryDesiredState:
     async def request_drain(self, worker_id: str, ttl_s: float) -> None:
         self._drains.put(worker_id, "", None, ttl_s)
 
+    async def cancel_drain(self, worker_id: str) -> bool:
+        return self._drains.remove(worker_id, "")
+
     async def draining(self) -> frozenset[str]:
         return frozenset(worker_id for worker_id, _ in self._drains.items())

@@ -56,6 +56,9 @@ class RedisDesiredState:
     async def request_drain(self, worker_id: str, ttl_s: float) -> None:
         await self._drains.put(worker_id, "", b"", ttl_s)
 
+    async def cancel_drain(self, worker_id: str) -> bool:
+        return await self._drains.remove(worker_id, "")
+
     async def draining(self) -> frozenset[str]:
         return frozenset(worker_id.decode() for worker_id, _ in await self._drains.items())
 
