@@ -45,6 +45,7 @@ from router.keys import KeyRing, configured_keys, read_key_file
 from router.live_metrics import live_metrics
 from router.metrics import LiveMetrics, RouterMetrics
 from router.prefix.index import PrefixIndex
+from router.probing import TrustProber
 from router.relay.deadlines import Deadlines
 from router.relay.upstream import Upstream
 from router.renderings import Renderings
@@ -53,6 +54,8 @@ from router.scheduling.policies import build_policy
 from router.scheduling.speeds import LearnedSpeeds
 from router.service import Service
 from router.signals import SignalReporter
+from router.trust_metrics import trust_metrics
+from router.verifier import Verifier
 
 _CONNECTIONS_KEPT_S = 3.0  # less than engines keep them, so that none is closed under a request
 _TICK_S = 0.1
@@ -121,7 +124,9 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         tasks = await stack.enter_async_context(Tasks("router"))
         renderings = Renderings(settings.router.tokenizer, tasks)
         stack.callback(renderings.close)
-        for listener in (core.dispatcher, plane, renderings):
+        faults, trust = core.dispatcher.faults, settings.router.trust
+        verifier = Verifier(core.dispatcher.trust, core.index, plane, faults, clock, trust)
+        for listener in (core.dispatcher, plane, verifier, renderings):
             core.fleet.listen(listener)
         registry = CollectorRegistry()
         metrics = RouterMetrics(registry, core.fleet.knows_model)
@@ -143,10 +148,16 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             metrics=metrics,
             signals=signals,
             decisions=decisions,
+            verifier=verifier,
             settings=settings.router,
             clock=clock,
         )
-        tasks.start("tick", _tick(core, clock))
+        tasks.start("tick", _tick(core, verifier, clock))
+        rng = Random(settings.router.scheduling.seed)
+        trust_prober = TrustProber(core.fleet, verifier, session, clock, rng, trust)
+        if trust.probe:
+            tasks.start("trust", trust_prober.run())
+        LiveMetrics(registry, trust_metrics(verifier.book, trust_prober, faults))
         tasks.start("deadlines", deadlines.run(metrics.loop_late))
         if stores.shared:
             tasks.start("signals", signals.run(settings.router.signal_interval_s))
@@ -215,11 +226,12 @@ def _registry_discovery(
     )
 
 
-async def _tick(core: _Core, clock: Clock) -> None:
+async def _tick(core: _Core, verifier: Verifier, clock: Clock) -> None:
     """What must happen also when no request comes or goes."""
     while True:
         await clock.sleep(_TICK_S)
         core.dispatcher.tick()
+        verifier.tick()
         core.gate.tick()
 
 

@@ -11,6 +11,7 @@ from router.http.bodies import EngineBody
 from router.http.surface import Endpoint
 from router.keys import ANONYMOUS, Principal
 from router.relay.dialect import Usage
+from router.verifier import Expectation
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class Call:
     usage: Usage | None = None
     assignment: Assignment | None = None
     """The latest one."""
+    expected: Expectation | None = None
+    """What was believed of its worker when it was sent there."""
     decision: Decision = field(init=False)
     """What is noted of it, to be explained afterwards."""
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from rhizome.errors import RequestError
 from rhizome.outcome import Outcome
+from rhizome.render.outcomes import Why
 from router.call import Call
 from router.dispatch import Assignment
 
@@ -60,6 +61,12 @@ class RouterMetrics:
         self.actual_cached_tokens = counter(
             "actual_cached_tokens_total", "Prompt tokens that the engine had cached.", "model"
         )
+        self.prompts = counter(
+            "prompts_total",
+            "Prompts by whether their token ids are known (`exact`), or why not.",
+            "model",
+            "why",
+        )
         self.seconds = histogram("request_seconds", "From the accepted request to its end.")
         self.first_byte_seconds = histogram(
             "first_byte_seconds", "From the accepted request to a stream's first byte."
@@ -74,7 +81,9 @@ class RouterMetrics:
             registry=registry,
         )
         self.prediction_error_tokens = histogram(
-            "prediction_error_tokens", "Between predicted and reported cached tokens.", _TOKENS
+            "prediction_error_tokens",
+            "Predicted minus reported cached tokens; below 0, the engine reused more.",
+            (*(-one for one in reversed(_TOKENS) if one), *_TOKENS),
         )
 
     def decided(self, call: Call, assignment: Assignment) -> None:
@@ -82,6 +91,10 @@ class RouterMetrics:
         self.decisions.labels(assignment.choice.reason).inc()
         waited_s = assignment.assigned_at_s - call.accepted_at_s
         self.admission_seconds.labels(call.body.model).observe(max(0.0, waited_s))
+
+    def rendered(self, model: str, why: Why) -> None:
+        """A prompt's token ids are known, or not for that reason."""
+        self.prompts.labels(model if self._knows_model(model) else "unknown", why.value).inc()
 
     def loop_late(self, late_s: float) -> None:
         """The event loop was late by so much."""
@@ -114,7 +127,7 @@ class RouterMetrics:
             predicted, actual = assignment.predicted_tokens, call.usage.cached_tokens
             self.predicted_cached_tokens.labels(model).inc(predicted)
             self.actual_cached_tokens.labels(model).inc(actual)
-            self.prediction_error_tokens.labels(model).observe(abs(predicted - actual))
+            self.prediction_error_tokens.labels(model).observe(predicted - actual)
 
 
 class LiveMetrics(Collector):

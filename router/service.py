@@ -28,6 +28,7 @@ from router.decisions.records import Ending
 from router.decisions.ring import DecisionRing
 from router.delivery import Delivery
 from router.dispatch import Assignment, Dispatcher, Job
+from router.faults import Part
 from router.fleet import Fleet
 from router.gate import Gate
 from router.http.client import Client
@@ -35,6 +36,7 @@ from router.metrics import RouterMetrics
 from router.prompt import Prompt, RenderedPrompt, UnsharedPrompt
 from router.renderings import Renderings
 from router.signals import SignalReporter
+from router.verifier import Verifier
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Service:
     metrics: RouterMetrics
     signals: SignalReporter
     decisions: DecisionRing
+    verifier: Verifier
     settings: RouterSettings
     clock: Clock
 
@@ -88,9 +91,11 @@ class Service:
         record = self.fleet.record_of_model(body.model)
         rendered = await self.renderings.render(body, record)
         prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix)
+        self.metrics.rendered(body.model, rendered.why)
         call.decision.rendered(prompt.tokens, exact=prompt.exact)
         longest = record.max_model_len if record is not None else None
-        if prompt.exact and longest is not None and prompt.tokens > longest:
+        too_long = prompt.exact and longest is not None and prompt.tokens > longest
+        if too_long and self.verifier.counts_tokens(record):
             raise PromptTooLong(
                 f"the prompt has {prompt.tokens} tokens; {body.model!r} takes at most {longest} "
                 "for prompt and completion together; send a shorter one",
@@ -108,7 +113,9 @@ class Service:
                 raise (failure or error) from None
             call.attempts += 1
             self.metrics.decided(call, assignment)
-            self.signals.decided(assignment)
+            with self.dispatcher.faults.contained(Part.SIGNALS):
+                self.signals.decided(assignment)
+            call.expected = self.verifier.expect(assignment)
             try:
                 return await self.delivery.run(
                     call, assignment, client, last_try=self._is_last_try(call, job, assignment)
@@ -153,6 +160,8 @@ class Service:
         self.decisions.end(call.decision)
         if outcome is Outcome.COMPLETED and call.assignment is not None and call.usage is not None:
             self.dispatcher.learn(call.assignment, call.usage, now_s)
+            if call.expected is not None:
+                self.verifier.answered(call.expected, call.body, call.usage)
         self.metrics.settled(call, outcome, now_s)
 
 
