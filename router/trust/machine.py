@@ -26,7 +26,7 @@ _CAUSE_HELD = 8
 """Disagreements after which another cause may be named without a change of state."""
 _UNREUSED_PROVES_OFF = 3
 _REUSE_MEMORY = 0.9
-_REUSE_PRIOR_TOKENS = 256.0
+_REUSE_PRIOR_TOKENS = 2048.0
 _REUSE_MIN = 0.02
 """A little credit stays, so that reuse that comes back is noticed."""
 _NO_TRAITS = Traits()

@@ -338,7 +338,8 @@ async def test_keys_guard_everything_but_health() -> None:
 async def test_a_second_turn_goes_where_the_first_one_went(
     api: Api, http: httpx.AsyncClient
 ) -> None:
-    async with running_engine(FakeEngine()) as one, running_engine(FakeEngine()) as two:
+    engines = (FakeEngine(cached_tokens=600), FakeEngine(cached_tokens=600))
+    async with running_engine(engines[0]) as one, running_engine(engines[1]) as two:
         api.join(one, two)
         for number in range(6):
             turn = [{"role": "user", "content": f"{number} " + "word " * 400}]
