@@ -6,13 +6,14 @@ connection.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import aiohttp
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from prometheus_client import CollectorRegistry
 
 from rhizome import __version__
@@ -23,6 +24,8 @@ from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
 from router.batch.records import batch_directory
 from router.batch.routes import build_batch_router
+from router.catalog.products import Products
+from router.catalog.source import CatalogSource
 from router.decisions.ring import DecisionRing
 from router.decisions.shadows import Shadows
 from router.delivery import Delivery
@@ -43,6 +46,7 @@ from router.http.reading import KeyCheck
 from router.http.server.connection import Shared
 from router.keys import KeyRing, configured_keys, read_key_file
 from router.live_metrics import live_metrics
+from router.media.fetching import MediaFetcher
 from router.metrics import LiveMetrics, RouterMetrics
 from router.prefix.index import PrefixIndex
 from router.probing import TrustProber
@@ -56,6 +60,8 @@ from router.service import Service
 from router.signals import SignalReporter
 from router.trust_metrics import trust_metrics
 from router.verifier import Verifier
+from router.warmup.noting import PrefixNotes
+from router.warmup.warmer import Warmer
 
 _CONNECTIONS_KEPT_S = 3.0  # less than engines keep them, so that none is closed under a request
 _TICK_S = 0.1
@@ -129,13 +135,18 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         for listener in (core.dispatcher, plane, verifier, renderings):
             core.fleet.listen(listener)
         registry = CollectorRegistry()
-        metrics = RouterMetrics(registry, core.fleet.knows_model)
+        products, catalog = _catalog(settings.router)
+        metrics = RouterMetrics(
+            registry, lambda model: core.fleet.knows_model(model) or products.knows(model)
+        )
+        tasks.start("catalog", catalog.follow(clock, metrics.catalog_looked_at))
         LiveMetrics(
             registry, live_metrics(core.fleet, core.gate, core.dispatcher.book, core.index, plane)
         )
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay
         decisions = DecisionRing(settings.router.decisions)
+        notes = PrefixNotes(settings.router.warmup, settings.router.prefix)
         deadlines = Deadlines(clock)
         upstream = Upstream(relay, deadlines)
         stack.callback(upstream.close)
@@ -147,7 +158,10 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             renderings=renderings,
             metrics=metrics,
             signals=signals,
+            products=products,
+            media=await stack.enter_async_context(MediaFetcher(settings.router.media)),
             decisions=decisions,
+            notes=notes,
             verifier=verifier,
             settings=settings.router,
             clock=clock,
@@ -158,6 +172,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         if trust.probe:
             tasks.start("trust", trust_prober.run())
         LiveMetrics(registry, trust_metrics(verifier.book, trust_prober, faults))
+        tasks.start("warmer", _warmer(settings.router, core, stores, metrics, notes, session))
         tasks.start("deadlines", deadlines.run(metrics.loop_late))
         if stores.shared:
             tasks.start("signals", signals.run(settings.router.signal_interval_s))
@@ -174,10 +189,39 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         prober = Prober(core.fleet, session, clock, settings.router.discovery, static.recheck)
         tasks.start("prober", prober.run())
         ring = _key_ring(settings.router, tasks, clock)
-        app = _app(settings, stores, core.fleet, KeyCheck(ring), clock)
+        keys = KeyCheck(ring)
+        app = _app(settings, stores, build_inventory(core.fleet, products, keys), keys, clock)
         serving = Serving(service, ring, tasks, deadlines, clock, relay.body_bytes_max)
         front = api_front(serving, app, settings.router.http)
         yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher)
+
+
+def _warmer(
+    settings: RouterSettings,
+    core: _Core,
+    stores: Stores,
+    metrics: RouterMetrics,
+    notes: PrefixNotes,
+    session: aiohttp.ClientSession,
+) -> Coroutine[Any, Any, None]:
+    return Warmer(
+        fleet=core.fleet,
+        notes=notes,
+        dispatcher=core.dispatcher,
+        gate=core.gate,
+        metrics=metrics,
+        session=session,
+        lease=stores.lease,
+        settings=settings.warmup,
+        clock=core.dispatcher.clock,
+    ).run()
+
+
+def _catalog(settings: RouterSettings) -> tuple[Products, CatalogSource]:
+    """What stands behind models' names; raises `SettingsError`."""
+    source = CatalogSource(settings.catalog_file)
+    source.open()
+    return Products(source), source
 
 
 def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
@@ -194,7 +238,7 @@ def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
 def _app(
     settings: Settings,
     stores: Stores,
-    fleet: Fleet,
+    inventory: APIRouter,
     keys: KeyCheck,
     clock: Clock,
 ) -> FastAPI:
@@ -207,7 +251,7 @@ def _app(
     )
     install_border(app)
     app.include_router(build_documentation(), dependencies=[Depends(keys)])
-    app.include_router(build_inventory(fleet, keys))
+    app.include_router(inventory)
     batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)
     app.include_router(batches, dependencies=[Depends(keys)])
     return app

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
@@ -348,6 +348,12 @@ class Dispatcher:
         if self.news is not None:
             known = match_tokens // prompt.block_tokens(block_size) if is_exact else 0
             self.news.predicted(target.target_id, hashes[known:], is_exact=is_exact)
+
+    def believe(self, target: Target, hashes: Sequence[int], *, is_exact: bool) -> None:
+        """The target has just computed these blocks for somebody else than a request."""
+        with self.faults.contained(Part.INDEX):
+            until_s = self.clock.monotonic_s() + self._predicted_s(is_exact)
+            self.index.predict(target.target_id, hashes, until_s)
 
     def _predicted_s(self, is_exact: bool) -> float:
         """How long a prediction is believed, whether or not events will confirm it."""

@@ -38,6 +38,8 @@ class Part(StrEnum):
     EXPLANATION = "explanation"
     """What is kept to explain decisions, and policies that decide in the shadow."""
     SIGNALS = "signals"
+    WARMUP = "warmup"
+    """What is kept of prompts to warm new workers with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,15 @@ class RouterMetrics:
         self.attempts_failed = counter(
             "attempts_failed_total", "Dispatches that failed before the first byte.", "model"
         )
+        self.fallbacks = counter(
+            "fallbacks_total",
+            "Requests sent elsewhere because the fleet could not serve their model in time.",
+            "model",
+            "reason",
+        )
+        self.catalog_loads = counter(
+            "catalog_loads_total", "Changed files of the catalog by what became of them.", "result"
+        )
         self.prompt_tokens = counter(
             "prompt_tokens_total", "Prompt tokens as the engines counted them.", "model"
         )
@@ -85,6 +94,15 @@ class RouterMetrics:
             "Predicted minus reported cached tokens; below 0, the engine reused more.",
             (*(-one for one in reversed(_TOKENS) if one), *_TOKENS),
         )
+        self.warmups = counter(
+            "warmups_total", "Warm-ups of workers by how they ended.", "model", "end"
+        )
+        self.warmup_tokens = counter(
+            "warmup_tokens_total", "Prompt tokens replayed to workers to warm them.", "model"
+        )
+        self.warmup_seconds = histogram(
+            "warmup_seconds", "How long a worker was held back for its warm-up."
+        )
 
     def decided(self, call: Call, assignment: Assignment) -> None:
         """A worker was chosen for the call."""
@@ -100,9 +118,23 @@ class RouterMetrics:
         """The event loop was late by so much."""
         self.loop_lag.observe(late_s)
 
+    def warmed(self, model: str, end: str, tokens: int, seconds: float) -> None:
+        """A worker's warm-up is over, however it went."""
+        self.warmups.labels(model, end).inc()
+        self.warmup_tokens.labels(model).inc(tokens)
+        self.warmup_seconds.labels(model).observe(max(0.0, seconds))
+
     def retried(self, assignment: Assignment) -> None:
         """An attempt failed before its first byte."""
         self.attempts_failed.labels(assignment.job.model).inc()
+
+    def fell_back(self, model: str, reason: RequestError) -> None:
+        """A request for the model goes elsewhere."""
+        self.fallbacks.labels(model, reason.code).inc()
+
+    def catalog_looked_at(self, is_usable: bool) -> None:
+        """The catalog's file had changed."""
+        self.catalog_loads.labels("loaded" if is_usable else "refused").inc()
 
     def refused(self, error: RequestError) -> None:
         """The router answered with an error of its own."""

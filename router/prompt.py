@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rhizome.render.outcomes import Rendered
@@ -59,6 +60,11 @@ class RenderedPrompt:
     @property
     def exact(self) -> bool:
         return self._exact
+
+    @property
+    def units(self) -> Sequence[int] | bytes:
+        """Token ids, or the bytes that stand for them. Secret."""
+        return self._text if self._token_ids is None else self._token_ids
 
     @property
     def tokens(self) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rhizome.clock import Clock
 from rhizome.errors import (
     ClientLeft,
+    DeadlinePassed,
     NoHealthyWorker,
     PromptTooLong,
     RequestError,
@@ -24,6 +25,8 @@ from rhizome.errors import (
 from rhizome.outcome import Outcome
 from rhizome.settings.tree import RouterSettings
 from router.call import Call
+from router.catalog.entries import Fallback
+from router.catalog.products import Products, may_fall_back
 from router.decisions.records import Ending
 from router.decisions.ring import DecisionRing
 from router.delivery import Delivery
@@ -32,11 +35,13 @@ from router.faults import Part
 from router.fleet import Fleet
 from router.gate import Gate
 from router.http.client import Client
+from router.media.fetching import MediaFetcher
 from router.metrics import RouterMetrics
 from router.prompt import Prompt, RenderedPrompt, UnsharedPrompt
 from router.renderings import Renderings
 from router.signals import SignalReporter
 from router.verifier import Verifier
+from router.warmup.noting import PrefixNotes
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +57,10 @@ class Service:
     renderings: Renderings
     metrics: RouterMetrics
     signals: SignalReporter
+    products: Products
+    media: MediaFetcher
     decisions: DecisionRing
+    notes: PrefixNotes
     verifier: Verifier
     settings: RouterSettings
     clock: Clock
@@ -64,11 +72,14 @@ class Service:
         the body, in the protocol's own way.
         """
         outcome, refusal = Outcome.FAULT, None
+        fallbacks = self.products.resolve(call)
         self.decisions.begin(call.decision)
         self.signals.arrived(call.body.model)
         try:
-            prompt = await self._render(call)
-            await self._try_workers(call, _job(call, prompt), client)
+            if call.deadline_s is None:
+                await self._serve(call, client, fallbacks)
+            else:
+                await self._serve_in_time(call, client, fallbacks)
             outcome = _outcome_of_status(call.status)
         except WorkerDiedMidStream:
             outcome = Outcome.BROKEN
@@ -82,6 +93,43 @@ class Service:
             raise
         finally:
             self._settle(call, outcome, refusal)
+
+    async def _serve_in_time(
+        self, call: Call, client: Client, fallbacks: tuple[Fallback, ...]
+    ) -> None:
+        assert call.deadline_s is not None
+        try:
+            async with asyncio.timeout(max(0.0, call.deadline_s - self.clock.monotonic_s())):
+                await self._serve(call, client, fallbacks)
+        except TimeoutError as error:
+            raise DeadlinePassed("the time is over that x-request-timeout gave") from error
+
+    async def _serve(self, call: Call, client: Client, fallbacks: tuple[Fallback, ...]) -> None:
+        """From the fleet; from elsewhere where the fleet cannot, in the order of the fallbacks."""
+        call.body = await self.media.inlined(call.body)
+        try:
+            return await self._serve_from_fleet(call, client)
+        except RequestError as error:
+            if not fallbacks or not may_fall_back(error):
+                raise
+            failure = error
+        for fallback in fallbacks:
+            asked = call.body.model
+            outside = self.products.fall_back(call, fallback, failure)
+            self.metrics.fell_back(asked, failure)
+            try:
+                if outside is None:
+                    return await self._serve_from_fleet(call, client)
+                return await self.delivery.run_outside(call, outside, client)
+            except RequestError as error:
+                if not may_fall_back(error):
+                    raise
+                failure = error
+        raise failure
+
+    async def _serve_from_fleet(self, call: Call, client: Client) -> None:
+        prompt = await self._render(call)
+        await self._try_workers(call, _job(call, prompt), client)
 
     async def _render(self, call: Call) -> Prompt:
         body = call.body
@@ -158,6 +206,9 @@ class Service:
         now_s = self.clock.monotonic_s()
         call.decision.ended(_ending(call, outcome, refusal, now_s), _ttft_ms(call.assignment))
         self.decisions.end(call.decision)
+        if outcome is Outcome.COMPLETED:
+            with self.dispatcher.faults.contained(Part.WARMUP):
+                self.notes.answered(call, now_s)
         if outcome is Outcome.COMPLETED and call.assignment is not None and call.usage is not None:
             self.dispatcher.learn(call.assignment, call.usage, now_s)
             if call.expected is not None:

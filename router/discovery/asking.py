@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 
 _PORTION_BYTES = 64 * 1024
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class WorkerSilent(Exception):
@@ -26,13 +29,32 @@ class Asker:
 
     async def get(self, path: str, bytes_max: int) -> tuple[int, bytes]:
         """Status and body; raises `WorkerSilent`. Redirects and compression are not followed."""
-        headers = {"accept-encoding": "identity"}
+        return await self._ask("GET", path, bytes_max)
+
+    async def post(
+        self, path: str, body: bytes, bytes_max: int, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Sends JSON; as `get` otherwise."""
+        typed = {**headers, "content-type": "application/json"}
+        return await self._ask("POST", path, bytes_max, body, typed)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        bytes_max: int,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NONE,
+    ) -> tuple[int, bytes]:
+        sent = {**headers, "accept-encoding": "identity"}
         if self.api_key is not None:
-            headers["authorization"] = f"Bearer {self.api_key}"
+            sent["authorization"] = f"Bearer {self.api_key}"
         try:
-            async with self.session.get(
+            async with self.session.request(
+                method,
                 self.url + path,
-                headers=headers,
+                data=body,
+                headers=sent,
                 timeout=aiohttp.ClientTimeout(total=self.timeout_s),
                 allow_redirects=False,
                 auto_decompress=False,
