@@ -203,9 +203,9 @@ def joined(*parts: Hashes) -> dict[str, tuple[bytes, ...]]:
 
 
 def configured_keys(
-    raw: Iterable[SecretStr], named: Mapping[str, str]
+    raw: Iterable[SecretStr], named: Mapping[str, str], raw_name: str = "api-key"
 ) -> dict[str, tuple[bytes, ...]]:
-    """Keys from the settings: raw ones, named by their place, and hashes by name.
+    """Keys from the settings: hashes by name, and raw ones named `raw_name-1` and on.
 
     Raises `SettingsError`.
     """
@@ -215,7 +215,7 @@ def configured_keys(
             digest = hashlib.sha256(key.get_secret_value().encode()).digest()
             if any(digest in own for own in hashes.values()):
                 continue
-            hashes[f"api-key-{number}"] = (digest,)
+            hashes[f"{raw_name}-{number}"] = (digest,)
         return joined(hashes)
     except UnusableKeys as error:
         raise SettingsError(f"the keys in the settings: {error}", advice=_ADVICE) from error

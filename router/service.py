@@ -131,6 +131,14 @@ class Service:
         prompt = await self._render(call)
         await self._try_workers(call, _job(call, prompt), client)
 
+    async def preview(self, call: Call) -> bool:
+        """Notes in the call's decision what would be chosen now; False if it would have to wait.
+
+        Nothing is sent, booked or predicted. Raises `RequestError` as `serve` does.
+        """
+        prompt = await self._render(call)
+        return self.dispatcher.preview(_job(call, prompt))
+
     async def _render(self, call: Call) -> Prompt:
         body = call.body
         self.dispatcher.check_servable(body.model)

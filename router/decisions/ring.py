@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from rhizome.settings.tree import DecisionSettings
@@ -12,8 +13,14 @@ from router.decisions.records import Decision
 class DecisionRing:
     """Decisions of the requests that run, and of the latest ones that have ended."""
 
-    def __init__(self, settings: DecisionSettings) -> None:
+    def __init__(
+        self,
+        settings: DecisionSettings,
+        on_end: Callable[[Decision], None] = lambda _: None,
+    ) -> None:
+        """`on_end` is told of every request that is over."""
         self.settings = settings
+        self._on_end = on_end
         self._running: dict[Decision, None] = {}
         self._ended: deque[tuple[Decision, int]] = deque()
         self._by_id: dict[str, Decision] = {}
@@ -32,6 +39,7 @@ class DecisionRing:
     def end(self, decision: Decision) -> None:
         """It is over. Of two requests with one id the later one is found by it."""
         del self._running[decision]
+        self._on_end(decision)
         size = decision.bytes_used
         self._ended.append((decision, size))
         self._by_id[decision.request_id] = decision
