@@ -8,6 +8,7 @@ from router.admission.classes import Priority
 from router.decisions.records import Decision
 from router.dispatch import Assignment
 from router.http.bodies import EngineBody
+from router.http.client import Headers
 from router.http.surface import Endpoint
 from router.keys import ANONYMOUS, Principal
 from router.relay.dialect import Usage
@@ -25,6 +26,10 @@ class Call:
     """Who asks, by the name of the key."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers to pass on to the worker (trace context)."""
+    deadline_s: float | None = None
+    """When the client stops to wait, on the monotonic clock; it may have said so."""
+    marks: Headers = ()
+    """Headers of the answer that say what was done with the request."""
     attempts: int = 0
     status: int | None = None
     """Of the worker's answer, once it goes to the client."""

@@ -8,6 +8,7 @@ waits long for the first byte of a stream is shown by comments that somebody wor
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from rhizome.errors import (
     RequestError,
@@ -19,6 +20,7 @@ from rhizome.errors import (
 from rhizome.settings.tree import RelaySettings
 from router.call import Call
 from router.dispatch import Assignment, Dispatcher
+from router.fleet import Target
 from router.http.client import Client, Headers
 from router.relay.connection import WorkerConnection
 from router.relay.deadlines import NEVER_S, Deadlines
@@ -54,20 +56,48 @@ class Delivery:
         answer, `WorkerFaulted` for a 5xx of the worker unless this is the last try, and
         `WorkerDiedMidStream` once the client has got something and was told.
         """
+        facts = (
+            ("x-request-id", call.request_id),
+            ("x-rhizome-router", self._dispatcher.router_id),
+            ("x-rhizome-worker", assignment.target.target_id),
+            ("x-rhizome-prefix-tokens", str(assignment.predicted_tokens)),
+            *call.marks,
+        )
+        attempt = _Attempt(call, client, self._settings, facts)
+        attempt.began = lambda: self._dispatcher.first_byte(assignment)
+        attempt.may_fault = last_try
+        await self._exchange(call, assignment.target, attempt, client)
+
+    async def run_outside(self, call: Call, target: Target, client: Client) -> None:
+        """Sends the call to somebody who is no worker, and whatever is answered to the client.
+
+        Raises as `run` does.
+        """
+        facts = (
+            ("x-request-id", call.request_id),
+            ("x-rhizome-worker", target.target_id),
+            *call.marks,
+        )
+        attempt = _Attempt(call, client, self._settings, facts)
+        attempt.may_fault = True
+        await self._exchange(call, target, attempt, client)
+
+    async def _exchange(
+        self, call: Call, target: Target, attempt: _Attempt, client: Client
+    ) -> None:
         body, endpoint = call.body, call.endpoint
         request = UpstreamRequest(
             path=endpoint.engine_path or endpoint.path,
             body=body.for_engine,
             request_id=call.request_id,
             headers=call.headers,
+            content_type=body.content_type,
         )
-        attempt = _Attempt(call, assignment, client, self._dispatcher, self._settings)
-        attempt.may_fault = last_try
         waiting = None
         if body.stream and self._settings.comment_interval_s > 0:
             waiting = _Waiting(attempt, self._deadlines, self._settings.comment_interval_s)
         try:
-            await self._upstream.exchange(assignment.target, request, attempt)
+            await self._upstream.exchange(target, request, attempt)
         except (WorkerUnreachable, WorkerTimeout) as error:
             if not attempt.has_relayed:
                 raise
@@ -94,16 +124,16 @@ class _Attempt:
     """One worker's answer on its way to the client."""
 
     __slots__ = (
-        "_assignment",
         "_call",
         "_client",
-        "_dispatcher",
+        "_facts",
         "_headers",
         "_parts",
         "_scanner",
         "_settings",
         "_size",
         "_status",
+        "began",
         "has_failed",
         "has_relayed",
         "may_fault",
@@ -112,16 +142,16 @@ class _Attempt:
     def __init__(
         self,
         call: Call,
-        assignment: Assignment,
         client: Client,
-        dispatcher: Dispatcher,
         settings: RelaySettings,
+        facts: Headers,
     ) -> None:
         self._call = call
-        self._assignment = assignment
         self._client = client
-        self._dispatcher = dispatcher
         self._settings = settings
+        self._facts = facts
+        self.began: Callable[[], None] | None = None
+        """Told of a stream's first byte."""
         self._scanner: EventScanner | None = None
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
@@ -188,7 +218,8 @@ class _Attempt:
     def _begin(self) -> None:
         """The first byte of a stream."""
         self.has_relayed = True
-        self._dispatcher.first_byte(self._assignment)
+        if self.began is not None:
+            self.began()
         self._call.status = self._status
         if not self._client.started:
             self._client.start(self._status, self._content_type(), self._headers_out())
@@ -217,15 +248,9 @@ class _Attempt:
 
     def _headers_out(self) -> Headers:
         retry_after = self._headers.get(b"retry-after")
-        facts = (
-            ("x-request-id", self._call.request_id),
-            ("x-rhizome-router", self._dispatcher.router_id),
-            ("x-rhizome-worker", self._assignment.target.target_id),
-            ("x-rhizome-prefix-tokens", str(self._assignment.predicted_tokens)),
-        )
         if retry_after is None:
-            return facts
-        return (*facts, ("retry-after", retry_after.decode("latin-1")))
+            return self._facts
+        return (*self._facts, ("retry-after", retry_after.decode("latin-1")))
 
 
 class _Waiting:

@@ -51,6 +51,13 @@ class Product(Entry):
     fallbacks: Annotated[tuple[Fallback, ...], Field(max_length=8)] = ()
     """In the order in which they are tried."""
 
+    @property
+    def models(self) -> frozenset[str]:
+        """All names that requests for the product may get."""
+        return frozenset(
+            {share.model for share in self.shares} | {one.model for one in self.fallbacks}
+        )
+
     @model_validator(mode="after")
     def _shares_make_sense(self) -> Product:
         names = [share.model for share in self.shares]
@@ -68,8 +75,6 @@ class Provider(Entry):
     """Its address up to `/v1`, which is left out: `https://api.example.com`."""
     key_file: Path | None = None
     """The file with its bearer key, read anew when it changes."""
-    first_byte_timeout_s: float = Field(default=60.0, gt=0, le=3600)
-    """Longest wait for its answer to begin."""
 
     @field_validator("base_url")
     @classmethod

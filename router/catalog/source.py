@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -15,6 +15,7 @@ from router.catalog.entries import Catalog
 
 _log = logging.getLogger(__name__)
 FILE_BYTES_MAX = 4 * 2**20
+KEY_CHARS_MAX = 4096
 FOLLOW_S = 1.0
 
 
@@ -31,10 +32,8 @@ class CatalogSource:
         self._said = ""
         self.catalog = Catalog()
         """Replaced as a whole, never changed."""
-        self.loads = 0
-        """Files that became the catalog."""
-        self.refusals = 0
-        """Changed files that were refused."""
+        self.keys: Mapping[str, str] = {}
+        """Bearer keys of the providers that have one; never log them."""
 
     def open(self) -> None:
         """Reads the file for the first time; raises `SettingsError`."""
@@ -47,19 +46,18 @@ class CatalogSource:
                 f"router.catalog_file: {error}", advice="docs/api.md shows a catalog."
             ) from error
 
-    async def follow(self, clock: Clock, changed: Callable[[], None] = lambda: None) -> None:
-        """Keeps `catalog` as the file says."""
+    async def follow(self, clock: Clock, looked: Callable[[bool], None]) -> None:
+        """Keeps `catalog` as the file says; tells whether each changed file could be used."""
         while self._path is not None:
             await clock.sleep(FOLLOW_S)
-            if self._signature() != self._seen and self.refresh():
-                changed()
+            if self._signature() != self._seen:
+                looked(self.refresh())
 
     def refresh(self) -> bool:
         """Takes the file; False when it cannot be used and the catalog stays as it was."""
         try:
             self._take()
         except UnusableCatalog as error:
-            self.refusals += 1
             if str(error) != self._said:
                 self._said = str(error)
                 _log.error("the catalog stays as it was: %s", error)
@@ -71,17 +69,40 @@ class CatalogSource:
     def _take(self) -> None:
         assert self._path is not None
         self._seen = self._signature()
-        self.catalog = read_catalog(self._path)
-        self.loads += 1
+        catalog = read_catalog(self._path)
+        self.keys = _read_keys(catalog)
+        self.catalog = catalog
+        self._seen = self._signature()
 
     def _signature(self) -> object:
-        """What changes when the file does; a link (as Kubernetes makes) is followed."""
+        """What changes when one of the files does; a link (as Kubernetes makes) is followed."""
         assert self._path is not None
+        providers = self.catalog.providers.values()
+        keys = (one.key_file for one in providers if one.key_file is not None)
+        return [_stamp(path) for path in (self._path, *keys)]
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.expanduser().stat()
+    except OSError as error:
+        return error.errno
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _read_keys(catalog: Catalog) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for name, provider in catalog.providers.items():
+        if provider.key_file is None:
+            continue
         try:
-            found = self._path.stat()
-        except OSError as error:
-            return error.errno
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+            key = provider.key_file.expanduser().read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnusableCatalog(f"cannot read the key of the provider {name!r}") from error
+        if not key.isprintable() or not 0 < len(key) <= KEY_CHARS_MAX or " " in key:
+            raise UnusableCatalog(f"the key file of the provider {name!r} holds no key")
+        keys[name] = key
+    return keys
 
 
 def read_catalog(path: Path) -> Catalog:

@@ -55,6 +55,8 @@ class EngineBody:
     """The one to ask for, which may be another than the client named."""
     is_changed: bool = False
     """Whether `fields` are no longer those of `raw`."""
+    content_type: str = "application/json"
+    """What an engine is told that it gets."""
 
     @property
     def stream(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass
 
 from rhizome.clock import Clock
@@ -34,6 +35,7 @@ from router.relay.deadlines import Deadlines
 from router.service import Service
 
 _log = logging.getLogger(__name__)
+_PATIENCE_S_MAX = 86_400
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
 _PRIORITIES = {one.value.encode(): one for one in Priority}
 
@@ -66,6 +68,7 @@ class GenerationExchange:
         "_keep_alive",
         "_left",
         "_parts",
+        "_patience_s",
         "_principal",
         "_priority",
         "_refusal",
@@ -184,7 +187,7 @@ class GenerationExchange:
     def _check(self) -> None:
         """What can be told from the head alone, before a body is read."""
         headers, serving, wanted = self._headers, self._serving, self._endpoint.media_type
-        self._principal: Principal = serving.keys.check(headers.get(b"authorization"))
+        self._principal: Principal = _principal(serving.keys, headers)
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         if content_type != wanted:
             kind = content_type.partition(";")[0].strip().lower()
@@ -201,6 +204,7 @@ class GenerationExchange:
                 f"x-rhizome-priority must be one of {known}", param="x-rhizome-priority"
             )
         self._priority = priority
+        self._patience_s = _patience_s(headers.get(b"x-request-timeout"))
         if int(headers.get(b"content-length", 0)) > serving.body_bytes_max:
             raise self._too_large()
         self._expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -217,6 +221,7 @@ class GenerationExchange:
                 priority=self._priority,
                 accepted_at_s=self._accepted_at_s,
                 principal=self._principal,
+                deadline_s=self._deadline_s(),
                 headers=self._trace_headers(),
             )
             await self._serving.service.serve(call, self)
@@ -254,6 +259,9 @@ class GenerationExchange:
             f"{lines}{framing}\r\n"
         ).encode("latin-1", "replace")
 
+    def _deadline_s(self) -> float | None:
+        return None if self._patience_s is None else self._accepted_at_s + self._patience_s
+
     def _trace_headers(self) -> dict[str, str]:
         """The W3C trace context to pass on."""
         headers = self._headers
@@ -268,3 +276,27 @@ class GenerationExchange:
             f"the body is longer than {self._serving.body_bytes_max} bytes, the limit of this "
             "server (router.relay.body_bytes_max)"
         )
+
+
+def _principal(keys: KeyRing, headers: dict[bytes, bytes]) -> Principal:
+    """By the header of OpenAI's clients, or by that of Anthropic's."""
+    authorization, key = headers.get(b"authorization"), headers.get(b"x-api-key")
+    if authorization is None and key is not None:
+        return keys.check_key(key)
+    return keys.check(authorization)
+
+
+def _patience_s(asked: bytes | None) -> float | None:
+    """How long the client waits, if it says so in `x-request-timeout`."""
+    if asked is None:
+        return None
+    try:
+        patience_s = float(asked)
+    except ValueError:
+        patience_s = math.nan
+    if not 0 < patience_s <= _PATIENCE_S_MAX:
+        raise InvalidRequest(
+            f"x-request-timeout must be a number of seconds, above 0 and up to {_PATIENCE_S_MAX}",
+            param="x-request-timeout",
+        )
+    return patience_s

@@ -9,27 +9,35 @@ from fastapi.responses import JSONResponse, Response
 
 from rhizome.errors import UnknownModel
 from rhizome.fleet.records import WorkerRecord
+from router.catalog.products import Products
 from router.fleet import Fleet
 from router.http.reading import KeyCheck
 
 
-def build_inventory(fleet: Fleet, keys: KeyCheck) -> APIRouter:
+def build_inventory(fleet: Fleet, products: Products, keys: KeyCheck) -> APIRouter:
     """Routes for `/v1/models` and health."""
     routes = APIRouter()
 
+    def described(name: str) -> dict[str, Any] | None:
+        """A model by the name that clients use; a product looks like its largest share."""
+        served = products.first_model(name)
+        record = fleet.record_of_model(served or name)
+        return None if record is None and served is None else _model(name, record)
+
     @routes.get("/v1/models", tags=["models"], dependencies=[Depends(keys)])
     async def list_models() -> dict[str, Any]:
-        """The models that some worker serves, in OpenAI's shape."""
-        records = [fleet.record_of_model(model) for model in fleet.models()]
-        return {"object": "list", "data": [_model(one) for one in records if one is not None]}
+        """The products and the models that some worker serves, in OpenAI's shape."""
+        names = sorted({*fleet.models(), *products.names()})
+        shown = [described(name) for name in names]
+        return {"object": "list", "data": [one for one in shown if one is not None]}
 
     @routes.get("/v1/models/{model:path}", tags=["models"], dependencies=[Depends(keys)])
     async def get_model(model: str) -> dict[str, Any]:
         """One model."""
-        record = fleet.record_of_model(model)
-        if record is None:
+        found = described(model)
+        if found is None:
             raise UnknownModel(f"the model {model!r} does not exist; see /v1/models", param="model")
-        return _model(record)
+        return found
 
     @routes.get("/health/live", tags=["health"])
     async def live() -> dict[str, str]:
@@ -48,11 +56,12 @@ def build_inventory(fleet: Fleet, keys: KeyCheck) -> APIRouter:
     return routes
 
 
-def _model(record: WorkerRecord) -> dict[str, Any]:
+def _model(name: str, record: WorkerRecord | None) -> dict[str, Any]:
     return {
-        "id": record.model,
+        "id": name,
         "object": "model",
-        "created": int(record.started_wall_s),
+        "created": 0 if record is None else int(record.started_wall_s),
         "owned_by": "rhizome",
-        "max_model_len": record.max_model_len,
+        "root": name if record is None else record.model,
+        "max_model_len": None if record is None else record.max_model_len,
     }
