@@ -1,11 +1,12 @@
-"""The simulated fleet: arrivals, the router's decisions, engines, and what they tell the router.
+"""The simulated fleet: arrivals, the routers' decisions, engines, and what they tell the routers.
 
-One `FleetSimulation` plays one workload under one policy. A request is accepted, placed by
-`router.turns.Turns` and `router.dispatch.Dispatcher` (the code that the router runs), reaches its
-engine after the profile's overhead, and is learned from and released like a real one. Engines'
-cache events reach the index after `event_delay_s`.
+One `FleetSimulation` plays one workload under one policy. A request comes to one of the routers, is
+placed by `router.turns.Turns` and `router.dispatch.Dispatcher` (the code that a router runs),
+reaches its engine after the profile's overhead, and is learned from and released like a real one.
+Engines' cache events reach every index after `event_delay_s`; what routers tell each other of
+their load goes through `router.peers`.
 
-Left out: rendering, the network's time, other routers, clients that leave.
+Left out: rendering, the network's time, clients that leave.
 """
 
 from __future__ import annotations
@@ -18,21 +19,19 @@ from random import Random
 from loadtest.records import ErrorKind
 from loadtest.simulation.agenda import Agenda, VirtualClock
 from loadtest.simulation.columns import Columns
-from loadtest.simulation.ears import IndexMembers, Waiting
+from loadtest.simulation.ears import Waiting
 from loadtest.simulation.floor import PrefillFloor
 from loadtest.simulation.plan import Failure, FleetPlan, Tally
 from loadtest.simulation.prompts import KeyedPrompt
-from loadtest.simulation.worker import Life, PublishedBlocks, SimulatedWorker
+from loadtest.simulation.router import SimulatedRouter
+from loadtest.simulation.worker import Life, SimulatedWorker, publish
 from loadtest.workloads.requests import TracedRequest
 from rhizome.errors import NoHealthyWorker, QueueFull, QueueTimeout, RequestError
 from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
 from router.dispatch import Assignment, Dispatcher, Job
-from router.fleet import EngineLoad, Fleet
-from router.prefix.index import PrefixIndex
+from router.fleet import EngineLoad
+from router.peers.messages import Told
 from router.relay.dialect import PromptTokensDetails, Usage
-from router.scheduling.load import LoadBook
-from router.scheduling.policies import build_policy
-from router.scheduling.speeds import LearnedSpeeds
 from router.turns import Turns
 from workers.engine.simulated.cache import CacheEvent
 from workers.engine.simulated.requests import RequestUnfit, Step
@@ -52,40 +51,22 @@ class FleetSimulation:
     tally: Tally = field(default_factory=Tally)
     clock: VirtualClock = field(default_factory=VirtualClock)
     agenda: Agenda = field(init=False)
-    index: PrefixIndex = field(init=False)
-    book: LoadBook = field(init=False)
-    fleet: Fleet = field(init=False)
-    dispatcher: Dispatcher = field(init=False)
-    turns: Turns = field(init=False)
+    routers: list[SimulatedRouter] = field(init=False)
     workers: dict[str, SimulatedWorker] = field(default_factory=dict)
     """The living incarnation of each worker."""
-    _published: dict[str, PublishedBlocks] = field(default_factory=dict)
+    _chance: Random = field(init=False)
     _floor: PrefillFloor = field(init=False)
     _arrivals: Iterator[TracedRequest] = field(init=False)
     _more_to_come: bool = True
 
     def __post_init__(self) -> None:
-        plan, settings = self.plan, self.plan.settings
+        plan = self.plan
         self.agenda = Agenda(self.clock)
-        self.index = PrefixIndex(settings.prefix.index_bytes_max)
-        self.book = LoadBook()
-        self.fleet = Fleet(
-            settings.discovery.failures_to_suspend, told_in_flight=self.book.in_flight
-        )
-        scheduling = settings.scheduling
-        self.dispatcher = Dispatcher(
-            fleet=self.fleet,
-            index=self.index,
-            policy=build_policy(scheduling.policy),
-            book=self.book,
-            speeds=LearnedSpeeds(scheduling.prefill_tokens_per_s, scheduling.decode_step_ms),
-            settings=settings,
-            clock=self.clock,
-            rng=Random(plan.seed),
-        )
-        self.turns = Turns(self.dispatcher, settings.admission, self.clock)
-        self.fleet.listen(self.dispatcher)
-        self.fleet.listen(IndexMembers(self.index))
+        self.routers = [
+            SimulatedRouter(plan, number, self.clock, partial(self._collect_news, number))
+            for number in range(plan.routers)
+        ]
+        self._chance = Random(f"{plan.seed}/routers")
         self._floor = PrefillFloor(plan.profiles[0], plan.floor_blocks_max)
 
     def run(self, requests: Iterable[TracedRequest]) -> None:
@@ -102,13 +83,10 @@ class FleetSimulation:
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if any part is not as it should be, or was left over."""
         self.columns.check_invariants()
-        self.index.check_invariants()
-        self.book.check_invariants()
-        self.turns.check_invariants()
-        assert self.turns.waiting(MODEL) == 0
+        for router in self.routers:
+            router.check_invariants(MODEL)
         for worker in self.workers.values():
             worker.scheduler.check_invariants()
-            assert self.book.in_flight(worker.record.worker_id) == 0
             assert not worker.lives
 
     def _is_over(self) -> bool:
@@ -135,12 +113,14 @@ class FleetSimulation:
             self._floor.of_s(prompt),
         )
         job = Job(str(traced.number), MODEL, prompt, completion_tokens_max=traced.output_len)
-        self._place(Life(row, job, prompt, traced.output_len))
+        count = len(self.routers)
+        router = self._chance.randrange(count) if count > 1 else 0
+        self._place(Life(row, job, prompt, traced.output_len, router))
         self._next_arrival()
 
     def _place(self, life: Life) -> None:
         try:
-            assignment = self.turns.enter(life.job)
+            assignment = self._turns(life).enter(life.job)
             if assignment is None:
                 self._queue(life)
                 return
@@ -152,21 +132,29 @@ class FleetSimulation:
     def _queue(self, life: Life) -> None:
         """Raises `QueueFull`."""
 
+        turns = self._turns(life)
+
         def placed(assignment: Assignment) -> None:
-            self.turns.leave(ticket)
+            turns.leave(ticket)
             self._dispatch(life, assignment)
 
         def refused(error: RequestError) -> None:
-            self.turns.leave(ticket)
+            turns.leave(ticket)
             self._refuse(life, error)
 
-        ticket = self.turns.wait(life.job, Waiting(placed, refused))
+        ticket = turns.wait(life.job, Waiting(placed, refused))
         self.tally.queued += 1
-        self.agenda.at(ticket.deadline_s, self._expire_waits)
+        self.agenda.at(ticket.deadline_s, partial(self._expire_waits, turns))
 
-    def _expire_waits(self) -> None:
-        if self.turns.waiting(MODEL):
-            self.turns.tick()
+    def _expire_waits(self, turns: Turns) -> None:
+        if turns.waiting(MODEL):
+            turns.tick()
+
+    def _turns(self, life: Life) -> Turns:
+        return self.routers[life.router].turns
+
+    def _dispatcher(self, life: Life) -> Dispatcher:
+        return self.routers[life.router].dispatcher
 
     def _dispatch(self, life: Life, assignment: Assignment) -> None:
         life.attempts += 1
@@ -188,7 +176,7 @@ class FleetSimulation:
         except RequestUnfit as error:
             self._end(life)
             self.columns.fail(life.row, now_s, ErrorKind.HTTP_4XX, str(error))
-            self.turns.pump(MODEL)
+            self._turns(life).pump(MODEL)
         else:
             worker.lives[life.job.request_id] = life
         self._plan_next(worker)
@@ -201,7 +189,7 @@ class FleetSimulation:
     def _end(self, life: Life) -> None:
         """Gives the load back."""
         assert life.assignment is not None
-        self.dispatcher.release(life.assignment)
+        self._dispatcher(life).release(life.assignment)
         life.assignment = None
 
     # Engines
@@ -242,7 +230,7 @@ class FleetSimulation:
             if life is not None and life.assignment is not None:
                 self.columns.first_s[life.row] = now_s
                 self.columns.cached_tokens[life.row] = life.cached_tokens or 0
-                self.dispatcher.first_byte(life.assignment)
+                self._dispatcher(life).first_byte(life.assignment)
         for request_id in step.finished:
             life = lives.pop(request_id, None)
             if life is not None and life.assignment is not None:
@@ -253,14 +241,15 @@ class FleetSimulation:
         usage = Usage(life.prompt.tokens, life.output_len, PromptTokensDetails(life.cached_tokens))
         self.columns.complete(life.row, now_s)
         self._end(life)
-        self.turns.pump(MODEL)
-        self.dispatcher.learn(assignment, usage, now_s)
+        self._turns(life).pump(MODEL)
+        self._dispatcher(life).learn(assignment, usage, now_s)
 
     def _deliver(self, worker: SimulatedWorker, events: list[CacheEvent]) -> None:
         self.tally.deliveries += 1
         worker_id = worker.record.worker_id
         if self.workers.get(worker_id) is worker:
-            self._published[worker_id].apply(events, self.index)
+            for router in self.routers:
+                publish(worker_id, events, router.index)
 
     # Workers come and go
 
@@ -280,9 +269,8 @@ class FleetSimulation:
             max_num_seqs=profile.max_num_seqs,
         )
         self.workers[worker_id] = SimulatedWorker(record, place, Scheduler(profile))
-        self._published[worker_id] = PublishedBlocks(worker_id)
-        self.fleet.upsert(record, self.clock.now_s)
-        self.turns.pump(MODEL)
+        for router in self.routers:
+            router.meet(record)
 
     def _kill(self, failure: Failure) -> None:
         worker = self.workers[f"sim-{failure.worker:04d}"]
@@ -307,7 +295,8 @@ class FleetSimulation:
         """The dead worker's lease ends, unless its next incarnation is there already."""
         worker_id = worker.record.worker_id
         if self.workers.get(worker_id) is worker:
-            self.fleet.remove(worker_id, "its lease ended", self.clock.now_s)
+            for router in self.routers:
+                router.fleet.remove(worker_id, "its lease ended", self.clock.now_s)
 
     def _retry(self, life: Life, worker: SimulatedWorker) -> None:
         """The worker could not be reached: as `router.service` does, another one is tried."""
@@ -315,7 +304,8 @@ class FleetSimulation:
         self.tally.retries += 1
         record = worker.record
         life.job.excluded.add(record.worker_id)
-        self.fleet.dispatch_failed(record.worker_id, record.incarnation, "it is dead")
+        fleet = self.routers[life.router].fleet
+        fleet.dispatch_failed(record.worker_id, record.incarnation, "it is dead")
         if life.attempts >= self.plan.settings.relay.attempts_max:
             self.columns.fail(life.row, self.clock.now_s, ErrorKind.HTTP_5XX, "no worker answered")
         else:
@@ -324,15 +314,32 @@ class FleetSimulation:
     # What is told now and then
 
     def _report(self) -> None:
-        """Load reports of all living workers, as the prober gets them."""
+        """Load reports of all living workers, as the probers get them."""
         now_s = self.clock.now_s
         for worker_id, worker in self.workers.items():
             if not worker.is_dead:
                 scheduler = worker.scheduler
                 load = EngineLoad(scheduler.running, scheduler.waiting, scheduler.kv_usage)
-                self.fleet.report(worker_id, load, now_s)
-        self.dispatcher.tick()
-        self.turns.tick()
+                for router in self.routers:
+                    router.fleet.report(worker_id, load, now_s)
+        for router in self.routers:
+            router.dispatcher.tick()
+            router.turns.tick()
         if self._more_to_come or self.columns.open:
             interval_s = self.plan.settings.discovery.probe_interval_s
             self.agenda.at(now_s + interval_s, self._report)
+
+    def _collect_news(self, number: int) -> None:
+        at_s = self.clock.now_s + self.plan.news_interval_s
+        self.agenda.at(at_s, partial(self._tell_news, number))
+
+    def _tell_news(self, number: int) -> None:
+        news, delay_s = self.routers[number].news, self.plan.news_delay_s
+        told = news.news() if news is not None else None
+        if told is not None and delay_s is not None:
+            self.tally.news += 1
+            self.agenda.at(self.clock.now_s + delay_s, partial(self._hear_news, told))
+
+    def _hear_news(self, told: Told) -> None:
+        for router in self.routers:
+            router.hear(told, MODEL)

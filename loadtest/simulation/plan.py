@@ -32,9 +32,20 @@ class FleetPlan:
     """From a step's end until the router's index knows what it stored."""
     lease_ttl_s: float = 6.0
     """How long a dead worker stays in the registry."""
+    routers: int = 1
+    """Each request meets one of them, by chance."""
+    news_interval_s: float = 0.005
+    """How long a router collects news of its load before it tells the others."""
+    news_delay_s: float | None = 0.002
+    """From then until the others know; None: they never do."""
     failures: tuple[Failure, ...] = ()
     floor_blocks_max: int = 8_000_000
     """Blocks that the endless cache remembers, for the floor."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are several routers and they tell each other of their load."""
+        return self.routers > 1 and self.news_delay_s is not None
 
 
 @dataclass(slots=True)
@@ -50,3 +61,5 @@ class Tally:
     retries: int = 0
     queued: int = 0
     """Requests that had to wait for a worker."""
+    news: int = 0
+    """Messages between routers."""

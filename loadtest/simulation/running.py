@@ -29,6 +29,8 @@ from workers.engine.simulated.profile import EngineProfile
 
 BYTES_PER_BLOCK = 700
 """Memory of one full block in a simulation: the engine's, its events' and the index's part."""
+BYTES_PER_ROUTER = 200
+"""The part of it that each router has of its own."""
 _COLLECT_EVERY = 500_000
 
 
@@ -45,6 +47,8 @@ class Scenario:
     failures: tuple[Failure, ...] = ()
     slo: Slo = field(default_factory=Slo)
     warmup_s: float = 0.0
+    routers: int = 1
+    news_delay_s: float | None = 0.002
 
     @property
     def workers(self) -> int:
@@ -65,13 +69,15 @@ class Scenario:
                     f"worker {failure.worker} cannot fail: the fleet has 0 to {workers - 1}"
                 )
         blocks = sum(profile.kv_blocks * count for profile, count in self.groups)
-        _check_memory(blocks, workers)
+        _check_memory(blocks, workers, self.routers)
         return FleetPlan(
             profiles=tuple(profile for profile, count in self.groups for _ in range(count)),
             settings=_with(self.settings, policy, blocks),
             seed=self.shape.seed,
             event_delay_s=self.event_delay_s,
             failures=self.failures,
+            routers=self.routers,
+            news_delay_s=self.news_delay_s,
         )
 
 
@@ -106,6 +112,9 @@ def simulate(scenario: Scenario, policy: str, told: Told, clock: Clock) -> Simul
             for profile, count in scenario.groups
         ],
         "seed": plan.seed,
+        "routers": plan.routers,
+        "news_delay_s": plan.news_delay_s if plan.tells else None,
+        "news": simulation.tally.news,
         "event_delay_s": plan.event_delay_s,
         "failures": len(plan.failures),
         "warmup_s": scenario.warmup_s,
@@ -190,8 +199,9 @@ def _target(scenario: Scenario) -> TargetFacts:
     )
 
 
-def _check_memory(blocks: int, workers: int) -> None:
-    needed, there = blocks * BYTES_PER_BLOCK, psutil.virtual_memory().available
+def _check_memory(blocks: int, workers: int, routers: int) -> None:
+    per_block = BYTES_PER_BLOCK + (routers - 1) * BYTES_PER_ROUTER
+    needed, there = blocks * per_block, psutil.virtual_memory().available
     if needed > there:
         raise NotEnoughMemory(
             f"{workers} workers with {blocks:,} blocks need up to {needed / 2**30:.1f} GiB, and "

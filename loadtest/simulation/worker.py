@@ -25,6 +25,8 @@ class Life:
     job: Job
     prompt: KeyedPrompt
     output_len: int
+    router: int
+    """The router that it came to, from 0."""
     attempts: int = 0
     cached_tokens: int | None = None
     assignment: Assignment | None = None
@@ -58,51 +60,18 @@ class SimulatedWorker:
     is_dead: bool = False
 
 
-class PublishedBlocks:
-    """What the router has been told of one engine's cache.
+def publish(target: str, events: Sequence[CacheEvent], index: PrefixIndex) -> None:
+    """Tells the router's index of one engine's events, in the engine's order.
 
-    Copies of a block are counted, as `router.prefix.engine_blocks` does with real events: a block
-    is forgotten with its last copy.
+    As `router.prefix.engine_blocks` does with real events, a block is told with its first copy and
+    forgotten with its last one.
     """
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._copies: dict[int, int] = {}
-
-    def apply(self, events: Sequence[CacheEvent], index: PrefixIndex) -> None:
-        """Takes events in the engine's order."""
-        for event in events:
-            if isinstance(event, Stored):
-                index.store(self._target, self._added(cast("Sequence[int]", event.keys)))
-            elif isinstance(event, Removed):
-                index.remove(self._target, self._taken(cast("Sequence[int]", event.keys)))
-            else:
-                assert isinstance(event, Cleared)
-                self._copies.clear()
-                index.clear(self._target)
-
-    def _added(self, keys: Sequence[int]) -> Sequence[int]:
-        """Those among them that had no copy."""
-        copies = self._copies
-        if copies.keys().isdisjoint(keys):
-            copies.update(dict.fromkeys(keys, 1))
-            return keys
-        new: list[int] = []
-        for key in keys:
-            count = copies.get(key, 0)
-            copies[key] = count + 1
-            if not count:
-                new.append(key)
-        return new
-
-    def _taken(self, keys: Sequence[int]) -> list[int]:
-        """Those among them that have no copy left."""
-        copies = self._copies
-        gone: list[int] = []
-        for key in keys:
-            count = copies.pop(key)
-            if count > 1:
-                copies[key] = count - 1
-            else:
-                gone.append(key)
-        return gone
+    for event in events:
+        if isinstance(event, Stored):
+            if event.fresh:
+                index.store(target, cast("Sequence[int]", event.fresh))
+        elif isinstance(event, Removed):
+            index.remove(target, cast("Sequence[int]", event.gone))
+        else:
+            assert isinstance(event, Cleared)
+            index.clear(target)

@@ -116,7 +116,7 @@ def _play(case: Case, policy: str, shape: Shape) -> Played:
     known = "sticky" if policy == AFFINITY else policy
     simulation = FleetSimulation(scenario.plan(known))
     if policy == AFFINITY:
-        simulation.dispatcher.policy = Affinity()
+        simulation.routers[0].dispatcher.policy = Affinity()
     played = Played(case, policy, shape.rate_per_s or 0.0, simulation.columns)
 
     def look() -> None:

@@ -39,6 +39,16 @@ BlockSize = Annotated[
 EventDelay = Annotated[
     float, typer.Option(min=0, help="From an engine's step to the router's index, ms.")
 ]
+Routers = Annotated[
+    int, typer.Option(min=1, max=64, help="Routers; each request meets one of them by chance.")
+]
+NewsDelay = Annotated[
+    float,
+    typer.Option(min=0, help="From a router's message about its load to the other routers, ms."),
+]
+Alone = Annotated[
+    bool, typer.Option("--alone", help="Routers tell each other nothing, as without Redis.")
+]
 Failures = Annotated[
     list[str] | None,
     typer.Option("--fail", help="SECONDS:WORKER[:BACK_AFTER_S]: that worker (from 0) dies."),
@@ -79,6 +89,9 @@ def _add_run(group: typer.Typer) -> None:
         warmup: flags.Warmup = 0.0,
         seed: flags.Seed = 0,
         tenants: flags.Tenants = None,
+        routers: Routers = 1,
+        news_delay_ms: NewsDelay = 2.0,
+        alone: Alone = False,
         event_delay_ms: EventDelay = 5.0,
         fail: Failures = None,
         slo_ttft_ms: flags.SloTtft = 1000.0,
@@ -139,6 +152,9 @@ def _add_size(group: typer.Typer) -> None:
         warmup: flags.Warmup = 0.0,
         seed: flags.Seed = 0,
         tenants: flags.Tenants = None,
+        routers: Routers = 1,
+        news_delay_ms: NewsDelay = 2.0,
+        alone: Alone = False,
         event_delay_ms: EventDelay = 5.0,
         config: Config = None,
         label: flags.Label = None,
@@ -203,6 +219,8 @@ def _scenario(given: dict[str, Any]) -> Scenario:
         failures=tuple(_failure(text) for text in given["fail"] or ()),
         slo=Slo(ttft_ms=given["slo_ttft_ms"] or None, tpot_ms=given["slo_tpot_ms"] or None),
         warmup_s=given["warmup"],
+        routers=given["routers"],
+        news_delay_s=None if given["alone"] else given["news_delay_ms"] / 1000.0,
     )
 
 

@@ -46,6 +46,7 @@ class PeerView:
         self._queued_tokens: dict[str, int] = {}
         self.changed: set[str] = set()
         """Targets whose load changed, for a reader that empties it."""
+        self._has_freed = False
 
     def __len__(self) -> int:
         """Routers heard of within the lease that have not left."""
@@ -87,6 +88,11 @@ class PeerView:
         if told.is_whole and told.sequence > peer.whole_at:
             self._take_whole(peer, told)
         return told.predictions
+
+    def take_freed(self) -> bool:
+        """Whether room came up at some target since the last call."""
+        freed, self._has_freed = self._has_freed, False
+        return freed
 
     def expire(self, now_s: float) -> int:
         """Forgets who was silent for the lease; returns how many had not said that they leave."""
@@ -156,6 +162,7 @@ class PeerView:
                     del sums[target]
         if in_flight or queued:
             self.changed.add(target)
+            self._has_freed |= in_flight < 0
 
     @staticmethod
     def _remember(peer: _Peer, sequence: int) -> None:

@@ -53,7 +53,7 @@ def test_without_delay_the_index_holds_exactly_what_the_engines_hold() -> None:
         nonlocal looks
         for worker_id, worker in simulation.workers.items():
             held = worker.scheduler.pool.content()
-            known = simulation.index.block_count(worker_id)
+            known = simulation.routers[0].index.block_count(worker_id)
             # What the step under way has changed is told at its end.
             pending = sum(len(getattr(one, "keys", ())) for one in worker.scheduler.pool.events)
             assert abs(len(held) - known) <= pending
@@ -63,7 +63,7 @@ def test_without_delay_the_index_holds_exactly_what_the_engines_hold() -> None:
     assert looks > 20
     for worker_id, worker in simulation.workers.items():
         held = worker.scheduler.pool.content()
-        assert simulation.index.block_count(worker_id) <= len(held)
+        assert simulation.routers[0].index.block_count(worker_id) <= len(held)
 
 
 def test_the_boards_say_what_their_sources_say() -> None:
@@ -71,10 +71,10 @@ def test_the_boards_say_what_their_sources_say() -> None:
 
     def look(simulation: FleetSimulation) -> None:
         nonlocal looks
-        board = simulation.dispatcher.standings.of(MODEL)
+        board = simulation.routers[0].dispatcher.standings.of(MODEL)
         board.check_invariants()
         assert [target.target_id for target in board.targets] == [
-            target.target_id for target in simulation.fleet.eligible(MODEL)
+            target.target_id for target in simulation.routers[0].fleet.eligible(MODEL)
         ]
         looks += 1
 
@@ -108,7 +108,7 @@ def test_a_dead_worker_breaks_what_it_was_answering_and_others_take_the_rest() -
     assert set(broken) == {ErrorKind.STREAM_ERROR}
     assert 0 < broken[ErrorKind.STREAM_ERROR] < 40
     assert simulation.tally.retries > 0
-    assert len(simulation.fleet.records()) == 3
+    assert len(simulation.routers[0].fleet.records()) == 3
     last = np.asarray(simulation.columns.worker)[-60:]
     assert 0 not in last, "the one that stayed away"
     assert 2 in last, "the one that came back"

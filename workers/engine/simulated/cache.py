@@ -47,12 +47,16 @@ class Stored(NamedTuple):
     first_block: int
     keys: Sequence[BlockKey]
     parent: BlockKey | None
+    fresh: Sequence[BlockKey] = ()
+    """Those among them of which there was no copy."""
 
 
 class Removed(NamedTuple):
     """A copy of each of these blocks was evicted, in this order."""
 
     keys: Sequence[BlockKey]
+    gone: Sequence[BlockKey] = ()
+    """Those among them of which no copy is left."""
 
 
 class Cleared(NamedTuple):
@@ -143,11 +147,10 @@ class BlockPool:
         if count <= self.blank:
             self.blank -= count
         else:
-            evicted = self._evict(count - self.blank)
+            self.events.append(self._evict(count - self.blank))
             self.blank = 0
-            self.events.append(Removed(evicted))
 
-    def _evict(self, count: int) -> list[BlockKey]:
+    def _evict(self, count: int) -> Removed:
         state, releases = self._state, self._releases
         evicted: list[Block] = []
         while len(evicted) < count:
@@ -162,16 +165,22 @@ class BlockPool:
             if not blocks:
                 releases.popleft()
         self._evictable -= count
-        if self._have_twins(evicted):
-            return [self._forget(block) for block in evicted]
-        return evicted
+        if not self._have_twins(evicted):
+            return Removed(evicted, evicted)
+        gone: list[BlockKey] = []
+        return Removed([self._forget(block, gone) for block in evicted], gone)
 
-    def _forget(self, block: Block) -> BlockKey:
-        """Strikes an evicted block off the copies of its key, which it returns."""
+    def _forget(self, block: Block, gone: list[BlockKey]) -> BlockKey:
+        """Strikes an evicted block off the copies of its key, which it returns; a key without a
+        copy is put to those `gone`."""
         key = key_of(block)
         copies = self._copies.get(key)
-        if copies is not None:
+        if copies is None:
+            gone.append(key)
+        else:
             copies.remove(block)
+            if not copies:
+                gone.append(key)
             if isinstance(block, Twin):
                 self._ambiguous.remove(block)
             if not any(isinstance(copy, Twin) for copy in copies):
@@ -180,18 +189,26 @@ class BlockPool:
         return key
 
     def publish(self, stored: Stored) -> list[Block]:
-        """Makes as many of the caller's blocks without content findable under `stored.keys`."""
-        self.events.append(stored)
+        """Makes as many of the caller's blocks without content findable under `stored.keys`.
+
+        The event that tells of it says also which of them are `fresh`.
+        """
         keys = stored.keys
         if self._state.keys().isdisjoint(keys) and not self._have_twins(keys):
             self._state.update(dict.fromkeys(keys, 1))
+            self.events.append(stored._replace(fresh=keys))
             return list(keys)
-        return [self._publish_one(key) for key in keys]
+        fresh: list[BlockKey] = []
+        blocks = [self._publish_one(key, fresh) for key in keys]
+        self.events.append(stored._replace(fresh=fresh))
+        return blocks
 
-    def _publish_one(self, key: BlockKey) -> Block:
+    def _publish_one(self, key: BlockKey, fresh: list[BlockKey]) -> Block:
         taken = key in self._state
         block: Block = Twin(key) if taken else key
-        if taken or key in self._copies:
+        if not taken and key not in self._copies:
+            fresh.append(key)
+        else:
             self._copies.setdefault(key, [key]).append(block)
             self._ambiguous.update((key, block))
         self._state[block] = 1
