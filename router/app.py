@@ -22,6 +22,11 @@ from rhizome.ids import new_id
 from rhizome.settings.tree import RouterSettings, SchedulingSettings, Settings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
+from router.admin.access import admin_keys
+from router.admin.app import build_admin
+from router.admin.audit import AuditLog
+from router.admin.parts import Parts
+from router.admin.tenants import Tenants
 from router.batch.records import batch_directory
 from router.batch.routes import build_batch_router
 from router.catalog.products import Products
@@ -39,7 +44,7 @@ from router.fleet import Fleet
 from router.gate import Gate
 from router.http.border import install_border
 from router.http.documentation import build_documentation
-from router.http.front import api_front
+from router.http.front import api_front, app_front
 from router.http.generation import Serving
 from router.http.inventory import build_inventory
 from router.http.reading import KeyCheck
@@ -78,6 +83,8 @@ class Router:
     registry: CollectorRegistry
     fleet: Fleet
     dispatcher: Dispatcher
+    admin: Shared | None
+    """The same for the admin API, if it is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,8 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         )
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay
-        decisions = DecisionRing(settings.router.decisions)
+        tenants = Tenants()
+        decisions = DecisionRing(settings.router.decisions, tenants.ended)
         notes = PrefixNotes(settings.router.warmup, settings.router.prefix)
         deadlines = Deadlines(clock)
         upstream = Upstream(relay, deadlines)
@@ -193,7 +201,37 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         app = _app(settings, stores, build_inventory(core.fleet, products, keys), keys, clock)
         serving = Serving(service, ring, tasks, deadlines, clock, relay.body_bytes_max)
         front = api_front(serving, app, settings.router.http)
-        yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher)
+        admin = _admin(
+            settings.router,
+            Parts(
+                service=service,
+                fleet=core.fleet,
+                dispatcher=core.dispatcher,
+                gate=core.gate,
+                decisions=decisions,
+                static=static,
+                desired=stores.desired,
+                shares_registry=stores.shared,
+                keys=ring,
+                tenants=tenants,
+                audit=AuditLog(clock),
+                clock=clock,
+            ),
+            tasks,
+            deadlines,
+        )
+        yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher, admin)
+
+
+def _admin(
+    settings: RouterSettings, parts: Parts, tasks: Tasks, deadlines: Deadlines
+) -> Shared | None:
+    """The admin API, unless it has neither keys nor leave to be open."""
+    ring = admin_keys(settings.admin)
+    if ring is None:
+        return None
+    app = build_admin(parts, ring, settings.relay.body_bytes_max)
+    return app_front(app, settings.http, tasks, deadlines)
 
 
 def _warmer(

@@ -15,6 +15,7 @@ from prometheus_client import make_asgi_app
 from rhizome.errors import PortInUse, SettingsError
 from rhizome.settings.tree import HttpSettings, RouterSettings, Settings
 from rhizome.tasks import Tasks
+from router.admin.access import admin_keys
 from router.app import running_router
 from router.http.front import app_front
 from router.http.server.listener import Listener
@@ -36,7 +37,12 @@ def serve_router(settings: Settings) -> None:
         metrics = sockets.enter_context(
             listen(router.metrics_host, router.metrics_port, "--metrics-port")
         )
-        uvloop.run(_serve(settings, api, metrics))
+        admin = None
+        if admin_keys(router.admin) is not None:
+            admin = sockets.enter_context(
+                listen(router.admin.host, router.admin.port, "--admin-port")
+            )
+        uvloop.run(_serve(settings, api, metrics, admin))
 
 
 def listen(host: str, port: int, flag: str) -> socket.socket:
@@ -60,18 +66,29 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     return listener
 
 
-async def _serve(settings: Settings, api: socket.socket, metrics: socket.socket) -> None:
+async def _serve(
+    settings: Settings, api: socket.socket, metrics: socket.socket, admin: socket.socket | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     http = settings.router.http
     tls = tls_context(http)
-    async with running_router(settings) as router, Tasks("router-servers") as tasks:
+    async with (
+        running_router(settings) as router,
+        Tasks("router-servers") as tasks,
+        contextlib.AsyncExitStack() as stack,
+    ):
         page = app_front(make_asgi_app(router.registry), http, tasks, router.deadlines)
         listeners = (Listener(router.front, tls), Listener(page))
         await listeners[0].open(api)
         await listeners[1].open(metrics)
+        if admin is not None and router.admin is not None:
+            steering = Listener(router.admin)
+            await steering.open(admin)
+            stack.push_async_callback(steering.close, _METRICS_GRACE_S)
+            _log.info("the admin API listens on http://%s:%s", *admin.getsockname()[:2])
         host, port = api.getsockname()[:2]
         _log.info("router listens on %s://%s:%s", "https" if tls else "http", host, port)
         await stop.wait()

@@ -1,0 +1,41 @@
+"""What the admin API looks at and acts upon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rhizome.clock import Clock
+from rhizome.stores.desired import DesiredState
+from router.admin.audit import AuditLog
+from router.admin.tenants import Tenants
+from router.decisions.ring import DecisionRing
+from router.discovery.static import StaticDiscovery
+from router.dispatch import Dispatcher
+from router.fleet import Fleet
+from router.gate import Gate
+from router.keys import KeyRing
+from router.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The router's parts."""
+
+    service: Service
+    fleet: Fleet
+    dispatcher: Dispatcher
+    gate: Gate
+    decisions: DecisionRing
+    static: StaticDiscovery
+    desired: DesiredState
+    shares_registry: bool
+    """Whether there is a registry whose workers other processes see, too."""
+    keys: KeyRing
+    """The clients' keys."""
+    tenants: Tenants
+    audit: AuditLog
+    clock: Clock
+
+    @property
+    def router_id(self) -> str:
+        return self.dispatcher.router_id
