@@ -1,22 +1,22 @@
 """The prefix index: which target holds which block, in two layers.
 
-* **Truth** is what KV events said: one dict from block hash to a bitmask of target slots, and for
-  each target the blocks that it holds, oldest first, so that forgetting a target costs what it
-  holds and no more.
+* **Truth** is what KV events said: for each tier and KV cache group (`router.prefix.layout`) a
+  table from block hash to the set of targets that hold it, and for each target its blocks in order
+  of arrival, so that forgetting a target costs what it holds and no more.
 * **Prediction** (`router.prefix.prediction`) is what was just dispatched, for seconds.
 
-Promises: `match` never counts a block of a target that was neither stored nor predicted and is
-not removed, cleared or expired since. Losing blocks is allowed, inventing them is not, and two
-bounds lose some:
+Promises: no match counts a block of a target that was neither stored nor predicted and is not
+removed, cleared or expired since. Losing blocks is allowed, inventing them is not, and two bounds
+lose some:
 
-* a target holds at most its own `blocks_max`; more is proof that removals were lost, and its
-  oldest blocks go;
+* a target holds at most its own `blocks_max` in its device's memory; more is proof that removals
+  were lost or stores forged, and its oldest blocks go (`evicted_over_bound` counts them);
 * the whole stays within `bytes_max` (estimated); the first to give is prediction where it has more
-  than half, else the blocks that were stored first. A call's last blocks count as older than its
-  first ones, since a prefix without its beginning is worth nothing.
+  than half, else what nobody stored or asked for longest, the end of a chain before its beginning
+  (`evicted_for_memory`).
 
 Left out: the clock (times are arguments), what the engine calls its blocks, and how much to
-believe of it (`suspend` is for those who doubt).
+believe of it (`suspend` and `distrust` are for those who doubt).
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, repeat, takewhile
-from operator import or_
 
 import numpy as np
-import numpy.typing as npt
 
+from router.prefix.arrivals import Arrivals
+from router.prefix.credit import Ints, Matched
+from router.prefix.holdings import SET_BYTES, Holdings
+from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout, Tier
+from router.prefix.matching import Columns, leading, reusable
 from router.prefix.prediction import Predictions
+from router.prefix.table import Keys, keys_of
 
-BLOCK_BYTES = 108
+BLOCK_BYTES = 64
 """Memory of one block in the truth, whoever holds it, at the worst (tools/bench_index.py)."""
-HOLDING_BYTES = 64
+HOLDING_BYTES = 16
 """Memory of one block of one target in the truth, at the worst."""
-
-Ints = npt.NDArray[np.int64]
-
-_EVICT_AT_LEAST = 64
-_MASKS_SHARED_MAX = 4096
 
 
 @dataclass(slots=True)
@@ -51,8 +49,11 @@ class _Holder:
     slot: int
     bit: int
     blocks_max: int | None
-    held: dict[int, None] = field(default_factory=dict)
-    """Its blocks in the truth, oldest first."""
+    layout: Layout = PLAIN_LAYOUT
+    held: dict[Layer, Arrivals] = field(default_factory=dict)
+
+    def count(self, tier: Tier) -> int:
+        return sum(line.count for layer, line in self.held.items() if layer.tier is tier)
 
 
 class PrefixIndex:
@@ -64,19 +65,25 @@ class PrefixIndex:
         self._holders: dict[str, _Holder] = {}
         self._by_slot: dict[int, _Holder] = {}
         self._free_slots: list[int] = []
-        self._masks: dict[int, int] = {}
-        self._shared_masks: dict[int, int] = {}
+        self._layers: dict[Layer, Holdings] = {PLAIN: Holdings()}
+        self._layouts: dict[Layout, int] = {}
         self._holdings = 0
         self._suspended = 0
         self._distrusted = 0
         self._predictions = Predictions()
         self.generation = 0
         """Counts up whenever a target is added or removed."""
+        self.evicted_over_bound = 0
+        """Blocks forgotten since their target had more than it can hold; only grows."""
+        self.evicted_for_memory = 0
+        """Blocks of a target forgotten since the index was full; only grows."""
 
     @property
     def bytes_used(self) -> int:
         """Estimated memory of both layers, in bytes."""
-        truth = len(self._masks) * BLOCK_BYTES + self._holdings * HOLDING_BYTES
+        truth = self._holdings * HOLDING_BYTES
+        for layer in self._layers.values():
+            truth += len(layer) * BLOCK_BYTES + len(layer.sets) * SET_BYTES
         return truth + self._predictions.bytes_used
 
     def add_worker(self, target: str, blocks_max: int | None = None) -> None:
@@ -98,6 +105,7 @@ class PrefixIndex:
         self.clear(target)
         self.resume(target)
         self.distrust(target, False)
+        self.describe(target, PLAIN_LAYOUT)
         holder = self._holders.pop(target, None)
         if holder is not None:
             self._predictions.drop(holder.slot)
@@ -105,45 +113,53 @@ class PrefixIndex:
             self.generation += 1
             heapq.heappush(self._free_slots, holder.slot)
 
-    def store(self, target: str, hashes: Sequence[int]) -> None:
-        """The target now holds these blocks, given in chain order."""
+    def describe(self, target: str, layout: Layout) -> None:
+        """Sets what the target's engine can reuse of what it holds; a plain cache until told."""
         holder = self._holders.get(target)
-        if holder is None:
+        if holder is None or holder.layout == layout:
             return
-        held, masks, shared, bit = holder.held, self._masks, self._shared_masks, holder.bit
-        before = len(held)
-        if masks.keys().isdisjoint(hashes):  # nobody holds any of them
-            held.update(dict.fromkeys(reversed(hashes)))
-            masks.update(dict.fromkeys(reversed(hashes), bit))
-            hashes = ()
-        for block in reversed(hashes):
-            if block in held:
-                continue
-            held[block] = None
-            mask = masks.get(block)
-            if mask is None:
-                masks[block] = bit
-            else:
-                mask |= bit
-                masks[block] = shared.setdefault(mask, mask)
-        self._holdings += len(held) - before
-        if len(shared) > _MASKS_SHARED_MAX:
-            shared.clear()
+        left = self._layouts.pop(holder.layout, 0) & ~holder.bit
+        if left:
+            self._layouts[holder.layout] = left
+        holder.layout = layout
+        if not layout.is_plain:
+            self._layouts[layout] = self._layouts.get(layout, 0) | holder.bit
+
+    def store(self, target: str, hashes: Sequence[int] | Keys, layer: Layer = PLAIN) -> int:
+        """The target now holds these blocks, given in chain order; gives how many are new to it."""
+        holder = self._holders.get(target)
+        if holder is None or not len(hashes):
+            return 0
+        holdings = self._layers.get(layer)
+        if holdings is None:
+            holdings = self._layers[layer] = Holdings()
+        line = holder.held.get(layer)
+        if line is None:
+            line = holder.held[layer] = Arrivals()
+        new = holdings.add(_distinct(hashes), holder.bit)
+        line.came(new)
+        self._holdings += len(new)
+        if line.is_slack:
+            keys = line.all()
+            line.renew(keys[holdings.held_by(keys, holder.bit)])
         self._enforce_blocks_max(holder)
         self._enforce_bytes_max()
+        return len(new)
 
-    def remove(self, target: str, hashes: Iterable[int]) -> None:
+    def remove(self, target: str, hashes: Sequence[int] | Keys, layer: Layer = PLAIN) -> None:
         """The target no longer holds these blocks."""
         holder = self._holders.get(target)
-        if holder is not None:
-            self._forget(holder, (block for block in hashes if block in holder.held))
+        if holder is not None and layer in holder.held and len(hashes):
+            self._forget(holder, layer, _distinct(hashes))
 
     def clear(self, target: str) -> None:
         """The target's cache is empty: forgets its truth; its predictions stay."""
         holder = self._holders.get(target)
         if holder is not None:
-            self._forget(holder, list(holder.held))
+            for layer, line in holder.held.items():
+                self._forget(holder, layer, line.all())
             holder.held = {}
+            self._drop_empty_layers()
 
     def suspend(self, target: str) -> None:
         """Until `resume`, the target gets no credit from the truth."""
@@ -178,23 +194,29 @@ class PrefixIndex:
         self._predictions.expire(now_s)
 
     def match(self, hashes: Sequence[int], now_s: float) -> dict[str, int]:
-        """For each target, how many leading blocks it holds or is predicted to hold, if any."""
+        """For each target, how many leading blocks its device holds or is predicted to hold, as far
+        as its engine can reuse them, if any."""
         return {
             holder.target: depth
-            for mask, depth in self._endings(hashes, now_s)
+            for mask, depth in self._endings(self._columns(hashes, now_s))
             for holder in self._holders_in(mask)
         }
 
     def match_slots(self, hashes: Sequence[int], now_s: float) -> Ints:
         """The same as one number for each slot (see `slot_of`), and a last one that is 0."""
-        depths = np.zeros(len(self._holders) + len(self._free_slots) + 1, np.int64)
-        for mask, depth in self._endings(hashes, now_s):
-            data = mask.to_bytes(mask.bit_length() + 7 >> 3, "little")
-            bits = np.unpackbits(
-                np.frombuffer(data, np.uint8), count=len(depths), bitorder="little"
-            )
-            depths[bits.view(np.bool_)] = depth
-        return depths
+        return self._by_slots(self._endings(self._columns(hashes, now_s)))
+
+    def match_tiers(self, hashes: Sequence[int], now_s: float) -> Matched:
+        """The same, and how far the slower tiers of each target go on from there."""
+        columns = self._columns(hashes, now_s)
+        endings = list(self._endings(columns))
+        depths = [self._by_slots(endings)]
+        tiers = self._slower_tiers()
+        for tiers_so_far in [tiers[: count + 1] for count in range(len(tiers))]:
+            further = self._by_slots(self._endings_beyond(columns, endings, tiers_so_far))
+            depths.append(np.maximum(further, depths[-1]))
+        parts = dict(zip(tiers, np.diff(depths, axis=0), strict=True))
+        return Matched(depths[0], parts.get(Tier.HOST), parts.get(Tier.STORAGE))
 
     def slot_of(self, target: str) -> int:
         """The target's place in what `match_slots` gives; -1, its last one, if there is none.
@@ -205,16 +227,21 @@ class PrefixIndex:
         return holder.slot if holder is not None else -1
 
     def truth_depth(self, target: str, hashes: Sequence[int]) -> int:
-        """How many leading blocks the target holds by the truth alone, credited or not."""
+        """How many leading blocks the target can reuse by the truth alone, credited or not,
+        from whatever tier."""
         holder = self._holders.get(target)
-        if holder is None:
+        if holder is None or not hashes:
             return 0
-        return sum(1 for _ in takewhile(holder.held.__contains__, hashes))
+        columns = Columns(keys_of(hashes), self._layers, None, -1)
+        endings = list(self._endings(columns, holder.bit))
+        beyond = self._endings_beyond(columns, endings, self._slower_tiers(), holder.bit)
+        return max((depth for _, depth in [*endings, *beyond]), default=0)
 
-    def block_count(self, target: str) -> int:
-        """Blocks that the target holds by the truth, suspended or not."""
+    def block_count(self, target: str, tier: Tier = Tier.DEVICE) -> int:
+        """Blocks that the target holds in a tier by the truth, suspended or not, all groups
+        together."""
         holder = self._holders.get(target)
-        return len(holder.held) if holder is not None else 0
+        return holder.count(tier) if holder is not None else 0
 
     def predicted_count(self, target: str) -> int:
         """Blocks predicted for the target, those that are due but not yet dropped included."""
@@ -223,54 +250,88 @@ class PrefixIndex:
 
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if the parts disagree."""
-        masks: dict[int, int] = {}
+        masks: dict[Layer, dict[int, int]] = {layer: {} for layer in self._layers}
         for holder in self._holders.values():
             assert holder.bit == 1 << holder.slot
             assert self._by_slot[holder.slot] is holder
-            assert holder.blocks_max is None or len(holder.held) <= holder.blocks_max
-            for block in holder.held:
-                masks[block] = masks.get(block, 0) | holder.bit
-        assert masks == self._masks
+            assert holder.blocks_max is None or holder.count(Tier.DEVICE) <= holder.blocks_max
+            for layer, line in holder.held.items():
+                keys = line.all()
+                held = keys[self._layers[layer].held_by(keys, holder.bit)].tolist()
+                assert line.count == len(held)
+                for block in held:
+                    masks[layer][block] = masks[layer].get(block, 0) | holder.bit
+        for layer, holdings in self._layers.items():
+            holdings.check_invariants()
+            assert holdings.blocks() == masks[layer]
         assert len(self._by_slot) == len(self._holders)
         slots = sorted([*self._by_slot, *self._free_slots])
         assert slots == list(range(len(slots)))
-        assert self._holdings == sum(len(holder.held) for holder in self._holders.values())
-        doubted = self._suspended | self._distrusted
-        assert not doubted & ~sum(holder.bit for holder in self._holders.values())
-        assert len(self._shared_masks) <= _MASKS_SHARED_MAX
+        lines = (line for holder in self._holders.values() for line in holder.held.values())
+        assert self._holdings == sum(line.count for line in lines)
+        everybody = sum(holder.bit for holder in self._holders.values())
+        assert not (self._suspended | self._distrusted) & ~everybody
+        for layout, mask in self._layouts.items():
+            of_layout = (h.bit for h in self._holders.values() if h.layout == layout)
+            assert mask == sum(of_layout)
+            assert not layout.is_plain
         assert self.bytes_used <= self._bytes_max
         self._predictions.check_invariants()
 
-    def _holders_along(self, hashes: Sequence[int]) -> Iterator[int]:
-        """The mask of targets that hold each block, by truth that counts or by prediction."""
-        masks: Iterator[int] = map(self._masks.get, hashes, repeat(0))
-        doubted = self._suspended | self._distrusted
-        if doubted:
-            trusted = ~doubted
-            masks = (mask & trusted for mask in masks)
-        predicted = self._predictions.masks
-        if predicted:
-            masks = map(or_, masks, map(predicted.get, hashes, repeat(0)))
-        return masks
+    # ----------------------------------------------------------------- matching
 
-    def _endings(self, hashes: Sequence[int], now_s: float) -> Iterator[tuple[int, int]]:
-        """Masks of targets, none twice, with the number of leading blocks that they hold."""
+    def _columns(self, hashes: Sequence[int], now_s: float) -> Columns:
         self._predictions.expire(now_s)
-        alive = last = -1
-        for depth, mask in enumerate(self._holders_along(hashes)):
-            if mask is last:
-                continue
-            last = mask
-            still = alive & mask
-            if still == alive:
-                continue
-            if depth:
-                yield alive ^ still, depth
-            if not still:
-                return
-            alive = still
-        if hashes:
-            yield alive, len(hashes)
+        doubted = self._suspended | self._distrusted
+        predicted = self._predictions.blocks if len(self._predictions.blocks) else None
+        return Columns(keys_of(hashes), self._layers, predicted, ~doubted)
+
+    def _endings(self, columns: Columns, among: int = -1) -> Iterator[tuple[int, int]]:
+        """Masks of targets, none twice, with the number of leading blocks that they reuse."""
+        hybrid = 0
+        for layout, targets in self._layouts.items():
+            hybrid |= targets
+            if targets & among:
+                yield from reusable(columns.runs(layout), targets & among, layout)
+        yield from leading(columns.plain_runs(), among & ~hybrid)
+
+    def _endings_beyond(
+        self,
+        columns: Columns,
+        endings: Sequence[tuple[int, int]],
+        tiers: Sequence[Tier],
+        among: int = -1,
+    ) -> Iterator[tuple[int, int]]:
+        """How far targets go on in slower tiers from where their devices end, those only that do.
+
+        Plain caches only: of the groups of a hybrid model an engine's events say too little.
+        """
+        if not tiers:
+            return
+        runs = columns.tier_runs(tiers)
+        hybrid = sum(self._layouts.values())
+        ended = 0
+        for mask, depth in [*endings, (-1, 0)]:
+            rest = mask & among & ~hybrid & ~ended
+            ended |= mask
+            yield from leading(runs, rest, depth)
+
+    def _slower_tiers(self) -> list[Tier]:
+        return sorted({layer.tier for layer in self._layers if layer.tier is not Tier.DEVICE})
+
+    def _by_slots(self, endings: Iterable[tuple[int, int]]) -> Ints:
+        slots = len(self._holders) + len(self._free_slots) + 1
+        found = list(endings)
+        if not found:
+            return np.zeros(slots, np.int64)
+        masks, reused = zip(*found, strict=True)
+        length = slots + 7 >> 3
+        data = b"".join([mask.to_bytes(length, "little") for mask in masks])
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        # No target is in two masks, so that the sum over them is the one that it is in.
+        weights = np.array(reused, np.float32)
+        rows = bits.reshape(len(found), -1)[:, :slots].astype(np.float32)
+        return (weights @ rows).astype(np.int64)
 
     def _holders_in(self, mask: int) -> Iterator[_Holder]:
         while mask:
@@ -278,37 +339,45 @@ class PrefixIndex:
             yield self._by_slot[lowest.bit_length() - 1]
             mask ^= lowest
 
-    def _forget(self, holder: _Holder, blocks: Iterable[int]) -> None:
-        """Takes blocks that the target holds out of the truth."""
-        masks, held, keep = self._masks, holder.held, ~holder.bit
-        before = len(held)
-        for block in blocks:
-            del held[block]
-            left = masks[block] & keep
-            if left:
-                masks[block] = left
-            else:
-                del masks[block]
-        self._holdings -= before - len(held)
+    # --------------------------------------------------------------- forgetting
+
+    def _forget(self, holder: _Holder, layer: Layer, keys: Keys) -> int:
+        """Takes those of the blocks that the target holds out of the truth; gives how many."""
+        count = len(self._layers[layer].discard(keys, holder.bit))
+        holder.held[layer].went(count)
+        self._holdings -= count
+        return count
 
     def _enforce_blocks_max(self, holder: _Holder) -> None:
-        if holder.blocks_max is None or len(holder.held) <= holder.blocks_max:
+        if holder.blocks_max is None:
             return
-        # A few more than needed: each look for the oldest walks over the places of dropped ones.
-        excess = len(holder.held) - holder.blocks_max + holder.blocks_max // 64
-        self._forget(holder, list(islice(holder.held, excess)))
+        while (excess := holder.count(Tier.DEVICE) - holder.blocks_max) > 0:
+            on_device = [layer for layer in holder.held if layer.tier is Tier.DEVICE]
+            layer = max(on_device, key=lambda one: holder.held[one].count)
+            keys = holder.held[layer].take_oldest(excess)
+            self.evicted_over_bound += self._forget(holder, layer, keys)
 
     def _enforce_bytes_max(self) -> None:
         while self.bytes_used > self._bytes_max:
-            if not self._masks or self._predictions.bytes_used > self._bytes_max // 2:
+            layer, holdings = max(self._layers.items(), key=lambda one: len(one[1]))
+            if not len(holdings) or self._predictions.bytes_used > self._bytes_max // 2:
                 self._predictions.evict_oldest()
-            else:
-                self._evict_oldest_blocks()
+                continue
+            for mask, count in holdings.evict():
+                for holder in self._holders_in(mask):
+                    holder.held[layer].went(count)
+                    self._holdings -= count
+                    self.evicted_for_memory += count
 
-    def _evict_oldest_blocks(self) -> None:
-        count = max(_EVICT_AT_LEAST, len(self._masks) >> 10)
-        for block, mask in list(islice(self._masks.items(), count)):
-            for holder in self._holders_in(mask):
-                del holder.held[block]
-                self._holdings -= 1
-            del self._masks[block]
+    def _drop_empty_layers(self) -> None:
+        for layer in [one for one, holdings in self._layers.items() if not len(holdings)]:
+            if layer != PLAIN and all(layer not in h.held for h in self._holders.values()):
+                del self._layers[layer]
+
+
+def _distinct(hashes: Sequence[int] | Keys) -> Keys:
+    if isinstance(hashes, np.ndarray):
+        return hashes
+    if len(set(hashes)) != len(hashes):
+        hashes = list(dict.fromkeys(hashes))
+    return keys_of(hashes)

@@ -9,7 +9,10 @@ expiry costs nothing per call and memory follows the number of entries, not of p
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+
+from router.prefix.holdings import Holdings
+from router.prefix.table import keys_of
 
 ENTRY_BYTES = 120
 """Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
@@ -20,11 +23,11 @@ _Batch = tuple[float, int, int, Sequence[int]]  # expires_at_s, number, slot, ha
 
 
 class Predictions:
-    """Living predictions by slot; a slot's bit is set in `masks[hash]` while it is predicted."""
+    """Living predictions by slot; a slot's bit is in a block's set while it is predicted."""
 
     def __init__(self) -> None:
-        self.masks: dict[int, int] = {}
-        """Block hash to bitmask of slots. Read only, and only after `expire`."""
+        self.blocks = Holdings()
+        """Which slots are predicted to hold which blocks; to be read after `expire`."""
         self._expiry: dict[int, dict[int, float]] = {}
         self._batches: list[_Batch] = []
         self._number = 0
@@ -32,7 +35,7 @@ class Predictions:
 
     @property
     def bytes_used(self) -> int:
-        return self._entries * ENTRY_BYTES + len(self.masks) * BLOCK_BYTES
+        return self._entries * ENTRY_BYTES + len(self.blocks) * BLOCK_BYTES
 
     def count(self, slot: int) -> int:
         """Blocks predicted for the slot."""
@@ -50,7 +53,7 @@ class Predictions:
                     fresh.pop(block, None)
         if fresh:
             expiry.update(fresh)
-            self._set(fresh, 1 << slot)
+            self.blocks.add(keys_of(list(fresh)), 1 << slot)
             self._entries += len(fresh)
             self._push(expires_at_s, slot, list(fresh))
 
@@ -67,8 +70,7 @@ class Predictions:
     def drop(self, slot: int) -> None:
         """Forgets everything predicted for the slot."""
         expiry = self._expiry.pop(slot, {})
-        for block in expiry:
-            self._unset(block, 1 << slot)
+        self.blocks.discard(keys_of(list(expiry)), 1 << slot)
         self._entries -= len(expiry)
         self._batches = [batch for batch in self._batches if batch[2] != slot]
         heapq.heapify(self._batches)
@@ -79,7 +81,8 @@ class Predictions:
         for slot, expiry in self._expiry.items():
             for block in expiry:
                 masks[block] = masks.get(block, 0) | 1 << slot
-        assert masks == self.masks
+        assert masks == self.blocks.blocks()
+        self.blocks.check_invariants()
         assert self._entries == sum(len(expiry) for expiry in self._expiry.values())
         batched = [(slot, block) for _, _, slot, hashes in self._batches for block in hashes]
         assert len(batched) == len(set(batched)) == self._entries
@@ -95,28 +98,15 @@ class Predictions:
         _, _, slot, hashes = heapq.heappop(self._batches)
         expiry = self._expiry[slot]
         prolonged: dict[float, list[int]] = {}
+        gone: list[int] = []
         for block in hashes:
             until_s = expiry[block]
             if until_s > now_s:
                 prolonged.setdefault(until_s, []).append(block)
                 continue
             del expiry[block]
-            self._unset(block, 1 << slot)
-            self._entries -= 1
+            gone.append(block)
+        self._entries -= len(gone)
+        self.blocks.discard(keys_of(gone), 1 << slot)
         for until_s, blocks in prolonged.items():
             self._push(until_s, slot, blocks)
-
-    def _set(self, blocks: Collection[int], bit: int) -> None:
-        masks = self.masks
-        if masks.keys().isdisjoint(blocks):
-            masks.update(dict.fromkeys(blocks, bit))
-            return
-        for block in blocks:
-            masks[block] = masks.get(block, 0) | bit
-
-    def _unset(self, block: int, bit: int) -> None:
-        left = self.masks[block] & ~bit
-        if left:
-            self.masks[block] = left
-        else:
-            del self.masks[block]

@@ -1,0 +1,176 @@
+"""Buckets of keys and numbers in one allocation: what `router.prefix.table` is made of.
+
+A key has two buckets of eight slots and lies in one of them (two-choice hashing: Azar et al.,
+Balanced Allocations, 1999); where the first is crowded the emptier one takes it. A bucket's keys
+and numbers lie side by side, eight of the one and eight of the other, so that a look touches two
+lines of memory. Slots that hold the key 0 are free.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.intp]
+
+WIDTH = 8
+"""Slots of a bucket."""
+SLOT_BYTES = 16
+_ROW = 2 * WIDTH
+_ROW_SHIFT = 4
+_SLOT_BITS = 3
+
+_CROWDED = 2
+"""A key goes to its second bucket where its first has no more free slots than this and fewer."""
+_MAPPED_BYTES = 2**20
+_SECOND = 16
+
+
+def keys_of(numbers: Sequence[int]) -> Keys:
+    """The numbers as an array; raises `OverflowError` outside 0 to 2**64 - 1."""
+    return np.fromiter(numbers, np.uint64, len(numbers))
+
+
+def _cells(count: int) -> Keys:
+    """Zeros. Large ones come page by page as they are touched, since a huge page that is zeroed
+    for each of some random touches would stall the caller."""
+    if count * 8 < _MAPPED_BYTES:
+        return np.zeros(count, np.uint64)
+    memory = mmap.mmap(-1, count * 8)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.uint64)
+
+
+class Page:
+    """One allocation of buckets. A place is where a key lies among the cells; its number lies
+    `WIDTH` cells further."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        self.buckets = 1 << bits
+        self.slots = WIDTH << bits
+        self.cells = _cells(_ROW << bits)
+        self.rows = self.cells.reshape(-1, _ROW)
+        self.view: memoryview[int] = memoryview(self.cells.data)
+        self.count = 0
+
+    # ------------------------------------------------------------------ one key
+
+    def find(self, mixed: int) -> int:
+        """The key's place, or -1."""
+        view = self.view
+        at = mixed >> 64 - self.bits << _ROW_SHIFT
+        row = view[at : at + WIDTH].tolist()
+        if mixed in row:
+            return at + row.index(mixed)
+        at = (mixed >> _SECOND & self.buckets - 1) << _ROW_SHIFT
+        row = view[at : at + WIDTH].tolist()
+        return at + row.index(mixed) if mixed in row else -1
+
+    def insert(self, mixed: int, value: int) -> bool:
+        """Takes a key that is not here; False if both of its buckets are full."""
+        view = self.view
+        at = mixed >> 64 - self.bits << _ROW_SHIFT
+        row = view[at : at + WIDTH].tolist()
+        other = (mixed >> _SECOND & self.buckets - 1) << _ROW_SHIFT
+        other_row = view[other : other + WIDTH].tolist()
+        room = row.count(0)
+        if room <= _CROWDED and other_row.count(0) > room:
+            at, row = other, other_row
+        if 0 not in row:
+            return False
+        place = at + row.index(0)
+        view[place] = mixed
+        view[place + WIDTH] = value
+        self.count += 1
+        return True
+
+    def remove(self, place: int) -> int:
+        """Frees a place; gives the number that was there."""
+        value: int = self.view[place + WIDTH]
+        self.view[place] = self.view[place + WIDTH] = 0
+        self.count -= 1
+        return value
+
+    # ---------------------------------------------------------------- many keys
+
+    def locate(self, mixed: Keys) -> Places:
+        """The keys' places, -1 where there is none."""
+        places = self._probe(mixed, self._first(mixed))
+        missing = np.flatnonzero(places < 0)
+        if len(missing):
+            rest = mixed[missing]
+            places[missing] = self._probe(rest, self._second(rest))
+        return places
+
+    def insert_many(self, mixed: Keys, values: Numbers) -> Places:
+        """Takes keys that are not here, none twice; gives the positions of those without room."""
+        left = np.arange(len(mixed))
+        while len(left):
+            placed = self._put(mixed[left], values[left])
+            if not placed.any():
+                break
+            left = left[~placed]
+        return left
+
+    def remove_many(self, places: Places) -> Numbers:
+        """Frees places, none given twice; gives the numbers that were there."""
+        values = self.cells[places + WIDTH]
+        self.cells[places] = 0
+        self.cells[places + WIDTH] = 0
+        self.count -= len(places)
+        return values
+
+    def held(self, begin: int = 0, end: int | None = None) -> Places:
+        """The places in use of the buckets from `begin` to before `end`."""
+        buckets, slots = np.nonzero(self.rows[begin:end, :WIDTH])
+        return (buckets + begin << _ROW_SHIFT) + slots
+
+    def _first(self, mixed: Keys) -> Places:
+        return (mixed >> np.uint64(64 - self.bits)).view(np.intp)
+
+    def _second(self, mixed: Keys) -> Places:
+        return (mixed >> np.uint64(_SECOND) & np.uint64(self.buckets - 1)).view(np.intp)
+
+    def _probe(self, mixed: Keys, buckets: Places) -> Places:
+        """The keys' places in these buckets, -1 where there is none."""
+        hits = np.flatnonzero(self.rows.take(buckets, 0)[:, :WIDTH] == mixed[:, None])
+        keys = hits >> _SLOT_BITS
+        found = (buckets.take(keys) << _ROW_SHIFT) + (hits & WIDTH - 1)
+        if len(found) == len(mixed):
+            return found
+        places = np.full(len(mixed), -1)
+        places[keys] = found
+        return places
+
+    def _put(self, mixed: Keys, values: Numbers) -> npt.NDArray[np.bool_]:
+        """One round: of the keys that want a bucket, as many as it has room for get in."""
+        first, second = self._first(mixed), self._second(mixed)
+        room, other_room = self._room(first), self._room(second)
+        moves = (room <= _CROWDED) & (other_room > room)
+        room = np.where(moves, other_room, room)
+        bucket = np.where(moves, second, first)
+        order = bucket.argsort(kind="stable")
+        ordered = bucket[order]
+        begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+        rank = np.empty(len(order), np.intp)
+        lengths = np.diff(np.append(begins, len(order)))
+        rank[order] = np.arange(len(order)) - np.repeat(begins, lengths)
+        placed = rank < room
+        bucket, rank = bucket[placed], rank[placed]
+        free = self.rows.take(bucket, 0)[:, :WIDTH] == 0
+        places = (bucket << _ROW_SHIFT) + (free.cumsum(1) == (rank + 1)[:, None]).argmax(1)
+        self.cells[places] = mixed[placed]
+        self.cells[places + WIDTH] = values[placed]
+        self.count += len(places)
+        return placed
+
+    def _room(self, buckets: Places) -> Places:
+        free: Places = (self.rows.take(buckets, 0)[:, :WIDTH] == 0).sum(1)
+        return free

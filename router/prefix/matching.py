@@ -1,0 +1,203 @@
+"""How far each target can reuse a prompt, from the sets of targets that hold its blocks.
+
+Targets are bits of masks, and a prompt falls into few runs of blocks that the same targets hold, so
+that the work is by runs and sets of targets rather than by blocks and targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import and_, or_
+
+import numpy as np
+
+from router.prefix.holdings import Holdings
+from router.prefix.layout import PLAIN, Group, Layer, Layout, Tier
+from router.prefix.table import Keys, Numbers
+
+Run = tuple[int, int, int]
+"""Blocks from the first to before the second number, and the targets that hold them as bitmask."""
+Ending = tuple[int, int]
+"""Targets, as bitmask, and the number of leading blocks that they reuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsRun:
+    """Blocks of a prompt, from `begin` to before `end`, that the same targets hold."""
+
+    begin: int
+    end: int
+    full: int
+    """The targets that hold them in every group of full attention."""
+    windows: tuple[int, ...]
+    """The same for the groups of each window."""
+
+
+class Columns:
+    """For each layer asked for, the number of the set of targets that holds each block."""
+
+    def __init__(
+        self, keys: Keys, layers: Mapping[Layer, Holdings], predicted: Holdings | None, trusted: int
+    ) -> None:
+        """`trusted` are the targets whose truth counts; predictions count for all."""
+        self._keys = keys
+        self._layers = layers
+        self._predicted = predicted
+        self._trusted = trusted
+        self._sets_predicted = (
+            predicted.along(keys, touch=False) if predicted is not None else np.zeros(0, np.uint64)
+        )
+
+    def plain_runs(self) -> Iterator[Run]:
+        """Runs of the blocks that lie on devices or are predicted to."""
+        truth = self._layers[PLAIN]
+        numbers = truth.along(self._keys, touch=True)
+        masks, trusted = truth.sets.masks, self._trusted
+        if self._predicted is None:
+            begins, (held,) = _runs([numbers])
+            for begin, end, number in zip(begins, begins[1:], held, strict=False):
+                yield begin, end, masks[number] & trusted
+            return
+        guesses = self._predicted.sets.masks
+        begins, (held, guessed) = _runs([numbers, self._sets_predicted])
+        for begin, end, number, guess in zip(begins, begins[1:], held, guessed, strict=False):
+            yield begin, end, masks[number] & trusted | guesses[guess]
+
+    def tier_runs(self, tiers: Sequence[Tier]) -> list[Run]:
+        """Runs of the blocks that lie in any of the tiers, in the first group."""
+        family = [self._truth(Layer(tier), 1) for tier in tiers]
+        begins, columns = _runs([numbers for _, numbers in family])
+        masks = [_masks(sets, column) for (sets, _), column in zip(family, columns, strict=True)]
+        return [
+            (begin, end, reduce(or_, held) & self._trusted)
+            for begin, end, *held in zip(begins, begins[1:], *masks, strict=False)
+        ]
+
+    def runs(self, layout: Layout) -> list[GroupsRun]:
+        """Runs of the blocks that lie on devices, for each kind of group of the layout."""
+        families = [layout.full, *(groups for _, groups in layout.windows)]
+        groups = [self._of(group) for family in families for group in family]
+        numbers = [numbers for _, numbers in groups]
+        if self._predicted is not None:
+            numbers.append(self._sets_predicted)
+        begins, columns = _runs(numbers)
+        masks = [_masks(sets, col) for (sets, _), col in zip(groups, columns, strict=False)]
+        guesses = [0] * len(begins)
+        if self._predicted is not None:
+            guesses = _masks(self._predicted.sets.masks, columns[-1])
+        found = []
+        for run, (begin, end) in enumerate(pairwise(begins)):
+            held = iter(masks)
+            full, *windows = (
+                reduce(and_, (next(held)[run] for _ in family), self._trusted) | guesses[run]
+                for family in families
+            )
+            found.append(GroupsRun(begin, end, full, tuple(windows)))
+        return found
+
+    def _of(self, group: Group) -> tuple[Sequence[int], Numbers]:
+        return self._truth(Layer(Tier.DEVICE, group.number), group.span)
+
+    def _truth(self, layer: Layer, span: int) -> tuple[Sequence[int], Numbers]:
+        """The layer's sets and which of them holds each block; where one of its blocks spans
+        several of ours, it is found under the last of them."""
+        holdings = self._layers.get(layer)
+        count = len(self._keys)
+        if holdings is None:
+            return (0,), np.zeros(count, np.uint64)
+        numbers = holdings.along(self._keys[span - 1 :: span], touch=True)
+        if span > 1:
+            numbers = np.append(np.repeat(numbers, span), np.zeros(count % span, np.uint64))
+        return holdings.sets.masks, numbers
+
+
+def leading(runs: Iterable[Run], targets: int, depth: int = 0) -> Iterator[Ending]:
+    """How far the targets hold the blocks from `depth` on, for those that hold any."""
+    end = depth
+    for begin, end, mask in runs:
+        if not targets:
+            return
+        if end <= depth:
+            continue
+        still = targets & mask
+        if still != targets:
+            if begin > depth:
+                yield targets ^ still, begin
+            targets = still
+    if targets and end > depth:
+        yield targets, end
+
+
+def reusable(runs: Sequence[GroupsRun], targets: int, layout: Layout) -> Iterator[Ending]:
+    """How far each of the targets can reuse a prompt, for those that can at all.
+
+    The greatest length on which all groups agree: each group takes it down to the longest that it
+    allows, until none does (as in vLLM's `find_longest_cache_hit`).
+    """
+    sizes = [size for size, _ in layout.windows]
+    alignment = layout.alignment
+    waiting = []
+    for mask, depth in leading(((run.begin, run.end, run.full) for run in runs), targets):
+        waiting.append((mask, depth - depth % alignment, 0, 0))
+    while waiting:
+        mask, depth, place, agreed = waiting.pop()
+        if depth and agreed == len(sizes):
+            yield mask, depth
+        elif depth:
+            for part, allowed in _within(runs, mask, depth, place, sizes[place], alignment):
+                others = agreed + 1 if allowed == depth else 1
+                waiting.append((part, allowed, (place + 1) % len(sizes), others))
+
+
+def _within(
+    runs: Sequence[GroupsRun], targets: int, depth: int, place: int, size: int, alignment: int
+) -> list[Ending]:
+    """For each of the targets the longest prefix of at most `depth` blocks whose last `size`
+    blocks, or all where it has fewer, are there; looked for from the right."""
+    endings: list[Ending] = []
+    begun: list[Ending] = []
+    for run in reversed(runs):
+        if run.begin >= depth:
+            continue
+        present = fresh = run.windows[place] & targets
+        goes_on: list[Ending] = []
+        for mask, end in begun:
+            fresh &= ~mask
+            if mask & present:
+                goes_on.append((mask & present, end))
+        end = min(run.end, depth)
+        end -= end % alignment
+        if fresh and end > run.begin:
+            goes_on.append((fresh, end))
+        begun = []
+        for mask, end in goes_on:
+            if end - run.begin >= size:
+                endings.append((mask, end))
+                targets &= ~mask
+            else:
+                begun.append((mask, end))
+        if not targets:
+            return endings
+    # What is left reaches back to the first block, which is enough however short it is.
+    return endings + begun
+
+
+def _runs(columns: Sequence[Numbers]) -> tuple[list[int], list[list[int]]]:
+    """Where the runs begin in which no column changes, and at last where they end; and each
+    column's number in each run."""
+    count = len(columns[0])
+    if not count:
+        return [], [[] for _ in columns]
+    differs = columns[0][1:] != columns[0][:-1]
+    for column in columns[1:]:
+        differs |= column[1:] != column[:-1]
+    begins = np.flatnonzero(differs) + 1
+    found = [[int(column[0]), *column[begins].tolist()] for column in columns]
+    return [0, *begins.tolist(), count], found
+
+
+def _masks(sets: Sequence[int], numbers: Sequence[int]) -> list[int]:
+    return [sets[number] for number in numbers]
