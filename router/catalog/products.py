@@ -29,6 +29,9 @@ _NOT_IN_TIME = (
     WorkerTimeout,
     WorkerUnreachable,
 )
+_MODEL = "x-rhizome-model"
+_REASON = "x-rhizome-fallback"
+"""Why the model that was asked for did not serve."""
 _OWN_FIELDS = frozenset(
     {
         "cache_salt",
@@ -63,7 +66,8 @@ class Products:
         """Sends the call elsewhere: to another model of the fleet, or to the provider returned."""
         _send_to(call, fallback.model)
         call.assignment, call.attempts = None, 0
-        call.marks = (*call.marks, ("x-rhizome-fallback", reason.code))
+        if all(name != _REASON for name, _ in call.marks):
+            call.marks = (*call.marks, (_REASON, reason.code))
         if fallback.provider is None:
             return None
         call.body = without_own_fields(call.body)
@@ -116,6 +120,3 @@ def _send_to(call: Call, model: str) -> None:
         call.body = dataclasses.replace(call.body, model=model)
     call.decision.model = model
     call.marks = (*(mark for mark in call.marks if mark[0] != _MODEL), (_MODEL, model))
-
-
-_MODEL = "x-rhizome-model"
