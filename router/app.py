@@ -65,6 +65,7 @@ from router.service import Service
 from router.signals import SignalReporter
 from router.trust_metrics import trust_metrics
 from router.verifier import Verifier
+from router.warmup.metrics import WarmupMetrics
 from router.warmup.noting import PrefixNotes
 from router.warmup.warmer import Warmer
 
@@ -180,7 +181,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         if trust.probe:
             tasks.start("trust", trust_prober.run())
         LiveMetrics(registry, trust_metrics(verifier.book, trust_prober, faults))
-        tasks.start("warmer", _warmer(settings.router, core, stores, metrics, notes, session))
+        tasks.start("warmer", _warmer(settings.router, core, stores, registry, notes, session))
         tasks.start("deadlines", deadlines.run(metrics.loop_late))
         if stores.shared:
             tasks.start("signals", signals.run(settings.router.signal_interval_s))
@@ -238,7 +239,7 @@ def _warmer(
     settings: RouterSettings,
     core: _Core,
     stores: Stores,
-    metrics: RouterMetrics,
+    registry: CollectorRegistry,
     notes: PrefixNotes,
     session: aiohttp.ClientSession,
 ) -> Coroutine[Any, Any, None]:
@@ -247,7 +248,7 @@ def _warmer(
         notes=notes,
         dispatcher=core.dispatcher,
         gate=core.gate,
-        metrics=metrics,
+        metrics=WarmupMetrics(registry),
         session=session,
         lease=stores.lease,
         settings=settings.warmup,

@@ -94,15 +94,6 @@ class RouterMetrics:
             "Predicted minus reported cached tokens; below 0, the engine reused more.",
             (*(-one for one in reversed(_TOKENS) if one), *_TOKENS),
         )
-        self.warmups = counter(
-            "warmups_total", "Warm-ups of workers by how they ended.", "model", "end"
-        )
-        self.warmup_tokens = counter(
-            "warmup_tokens_total", "Prompt tokens replayed to workers to warm them.", "model"
-        )
-        self.warmup_seconds = histogram(
-            "warmup_seconds", "How long a worker was held back for its warm-up."
-        )
 
     def decided(self, call: Call, assignment: Assignment) -> None:
         """A worker was chosen for the call."""
@@ -117,12 +108,6 @@ class RouterMetrics:
     def loop_late(self, late_s: float) -> None:
         """The event loop was late by so much."""
         self.loop_lag.observe(late_s)
-
-    def warmed(self, model: str, end: str, tokens: int, seconds: float) -> None:
-        """A worker's warm-up is over, however it went."""
-        self.warmups.labels(model, end).inc()
-        self.warmup_tokens.labels(model).inc(tokens)
-        self.warmup_seconds.labels(model).observe(max(0.0, seconds))
 
     def retried(self, assignment: Assignment) -> None:
         """An attempt failed before its first byte."""

@@ -28,8 +28,8 @@ from router.discovery.asking import Asker, WorkerSilent
 from router.dispatch import Dispatcher
 from router.fleet import Fleet, Target, targets_of
 from router.gate import Gate
-from router.metrics import RouterMetrics
 from router.warmup.hot import Replay
+from router.warmup.metrics import WarmupMetrics
 from router.warmup.noting import PrefixNotes
 
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Warmer:
     notes: PrefixNotes
     dispatcher: Dispatcher
     gate: Gate
-    metrics: RouterMetrics
+    metrics: WarmupMetrics
     session: aiohttp.ClientSession
     lease: Lease
     settings: WarmupSettings
@@ -126,7 +126,7 @@ class Warmer:
         finally:
             self.fleet.admit(record.worker_id, record.incarnation)
             seconds = self.clock.monotonic_s() - begun_s
-            self.metrics.warmed(record.model, progress.end.value, progress.tokens, seconds)
+            self.metrics.ended(record.model, progress.end.value, progress.tokens, seconds)
             _log.info(
                 "worker %s takes requests after a warm-up of %.2f s (%s): %d prefixes, %d tokens",
                 record.worker_id,
