@@ -230,11 +230,31 @@ class RenderingSettings(Slice):
     stalls."""
 
 
+class PeerSettings(Slice):
+    enabled: bool = True
+    """Tell other routers of this one's load and hear of theirs, over Redis and between the
+    processes of one router."""
+    interval_s: float = Field(default=0.005, gt=0, le=1.0)
+    """Shortest time between two messages; what happens meanwhile goes together."""
+    whole_interval_s: float = Field(default=1.0, gt=0, le=60.0)
+    """Time after which everything is told again, to make good what was lost."""
+    lease_s: float = Field(default=4.0, gt=0, le=600.0)
+    """A router that is silent this long is gone, and its load with it."""
+
+    @model_validator(mode="after")
+    def _lease_outlives_silence(self) -> PeerSettings:
+        if self.lease_s < 2 * self.whole_interval_s:
+            raise ValueError("lease_s is at least twice whole_interval_s")
+        return self
+
+
 class RouterSettings(Slice):
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Port = 8000
     """Port of the API."""
+    processes: int = Field(default=1, ge=1, le=256)
+    """Router processes behind the port; they share what they know of the load."""
     metrics_host: str = "127.0.0.1"
     """Address of the metrics page."""
     metrics_port: Port = 9100
@@ -283,6 +303,8 @@ class RouterSettings(Slice):
     """What is kept to explain decisions."""
     admin: AdminSettings = AdminSettings()
     """The admin API."""
+    peers: PeerSettings = PeerSettings()
+    """What routers tell each other."""
     signal_interval_s: Seconds = 1.0
     """Time between two reports to the autoscaler."""
     shutdown_grace_s: Seconds = 30.0
