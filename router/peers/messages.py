@@ -90,6 +90,14 @@ def encode(told: Told) -> bytes:
     return msgspec.msgpack.encode(told)
 
 
+def heading(router_id: str) -> bytes:
+    """How every message of that router begins."""
+    fields = len(Told.__struct_fields__)
+    return b"".join(
+        (bytes([0x90 | fields]), msgspec.msgpack.encode(VERSION), msgspec.msgpack.encode(router_id))
+    )
+
+
 def decode(message: bytes) -> Told | None:
     """The message; None for what is none of this version."""
     if len(message) > MESSAGE_BYTES_MAX:

@@ -37,7 +37,7 @@ class OwnNews:
     ) -> None:
         self.router_id = router_id
         self._book = book
-        self._on_news = on_news
+        self.on_news = on_news
         self._sequence = 0
         self._changed: set[str] = set()
         self._predictions: list[Prediction] = []
@@ -53,7 +53,7 @@ class OwnNews:
         is_first = not self._has_news()
         self._changed.add(target)
         if is_first:
-            self._on_news()
+            self.on_news()
 
     def predicted(self, target: str, hashes: Sequence[int], *, is_exact: bool) -> None:
         """A prompt was sent to a target, which did not hold these blocks of it."""
@@ -72,7 +72,7 @@ class OwnNews:
         is_first = not self._has_news()
         self._waiting, self._waiting_changed = now, True
         if is_first:
-            self._on_news()
+            self.on_news()
 
     def news(self) -> Told | None:
         """What changed since the last message; None if nothing did."""
