@@ -96,6 +96,7 @@ class _Core:
     index: PrefixIndex
     dispatcher: Dispatcher
     gate: Gate
+    notes: PrefixNotes
 
 
 def _core(settings: RouterSettings, clock: Clock) -> _Core:
@@ -115,7 +116,8 @@ def _core(settings: RouterSettings, clock: Clock) -> _Core:
         router_id=new_id("router"),
         shadows=_shadows(scheduling),
     )
-    return _Core(fleet, index, dispatcher, Gate(dispatcher, settings.admission, clock))
+    gate = Gate(dispatcher, settings.admission, clock)
+    return _Core(fleet, index, dispatcher, gate, PrefixNotes(settings.warmup, settings.prefix))
 
 
 def _shadows(settings: SchedulingSettings) -> Shadows | None:
@@ -155,7 +157,6 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         relay = settings.router.relay
         tenants = Tenants()
         decisions = DecisionRing(settings.router.decisions, tenants.ended)
-        notes = PrefixNotes(settings.router.warmup, settings.router.prefix)
         deadlines = Deadlines(clock)
         upstream = Upstream(relay, deadlines)
         stack.callback(upstream.close)
@@ -170,7 +171,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             products=products,
             media=await stack.enter_async_context(MediaFetcher(settings.router.media)),
             decisions=decisions,
-            notes=notes,
+            notes=core.notes,
             verifier=verifier,
             settings=settings.router,
             clock=clock,
@@ -181,7 +182,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         if trust.probe:
             tasks.start("trust", trust_prober.run())
         LiveMetrics(registry, trust_metrics(verifier.book, trust_prober, faults))
-        tasks.start("warmer", _warmer(settings.router, core, stores, registry, notes, session))
+        tasks.start("warmer", _warmer(settings.router, core, stores, registry, session))
         tasks.start("deadlines", deadlines.run(metrics.loop_late))
         if stores.shared:
             tasks.start("signals", signals.run(settings.router.signal_interval_s))
@@ -240,12 +241,11 @@ def _warmer(
     core: _Core,
     stores: Stores,
     registry: CollectorRegistry,
-    notes: PrefixNotes,
     session: aiohttp.ClientSession,
 ) -> Coroutine[Any, Any, None]:
     return Warmer(
         fleet=core.fleet,
-        notes=notes,
+        notes=core.notes,
         dispatcher=core.dispatcher,
         gate=core.gate,
         metrics=WarmupMetrics(registry),
