@@ -50,7 +50,7 @@ from router.http.inventory import build_inventory
 from router.http.reading import KeyCheck
 from router.http.server.connection import Shared
 from router.keys import KeyRing, configured_keys, read_key_file
-from router.live_metrics import live_metrics
+from router.live_metrics import live_metrics, shadow_metrics
 from router.media.fetching import MediaFetcher
 from router.metrics import LiveMetrics, RouterMetrics
 from router.prefix.index import PrefixIndex
@@ -153,6 +153,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
         LiveMetrics(
             registry, live_metrics(core.fleet, core.gate, core.dispatcher.book, core.index, plane)
         )
+        LiveMetrics(registry, shadow_metrics(core.dispatcher.shadows))
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay
         tenants = Tenants()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
+from router.decisions.shadows import Shadows, Tally
 from router.events.plane import EventCounters, EventPlane
 from router.fleet import Fleet, WorkerView, targets_of
 from router.gate import Gate
@@ -68,6 +69,56 @@ def _state(view: WorkerView) -> str:
     if view.suspended:
         return "suspended"
     return "warming" if view.warming else view.record.state.value
+
+
+def shadow_metrics(shadows: Shadows | None) -> Callable[[], Iterable[LiveMetrics.Reading]]:
+    """How the shadow policies' choices differ from those made; nothing where there are none."""
+
+    def read() -> Iterable[LiveMetrics.Reading]:
+        tallies = {} if shadows is None else shadows.tallies
+        for name, text, label, values in _SHADOWS:
+            samples = [
+                ((policy, *kind), value)
+                for policy, tally in tallies.items()
+                for kind, value in values(tally)
+            ]
+            if samples:
+                yield name, text, ("policy", *label), samples
+
+    return read
+
+
+_SHADOWS: tuple[
+    tuple[
+        str, str, tuple[str, ...], Callable[[Tally], tuple[tuple[tuple[str, ...], float], ...]]
+    ],
+    ...,
+] = (
+    (
+        "router_shadow_decisions_total",
+        "Decisions that a shadow policy made too, by whether it chose the same worker.",
+        ("agreed",),
+        lambda one: ((("yes",), one.agreed), (("no",), one.compared - one.agreed)),
+    ),
+    (
+        "router_shadow_reuse_tokens_total",
+        "Prompt tokens that a shadow's workers held beyond those of the chosen ones, or short of.",
+        ("kind",),
+        lambda one: ((("more",), one.tokens_more), (("fewer",), one.tokens_fewer)),
+    ),
+    (
+        "router_shadow_ttft_seconds_total",
+        "Predicted first-token time that a shadow's choices would have saved, or cost.",
+        ("kind",),
+        lambda one: ((("sooner",), one.ms_sooner / 1000), (("later",), one.ms_later / 1000)),
+    ),
+    (
+        "router_shadow_errors_total",
+        "Decisions that a shadow policy failed to make.",
+        (),
+        lambda one: (((), one.errors),),
+    ),
+)
 
 
 def _events(totals: EventCounters) -> Iterable[LiveMetrics.Reading]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from rhizome.settings.load import load_settings
 from rhizome.settings.tree import Settings
 from router.app import Router, running_router
+from router.http.server.connection import Shared
 from router.http.server.listener import Listener
 from tests.support.fake_engine import FakeEngine
 
@@ -20,6 +21,8 @@ class Api:
 
     url: str
     router: Router
+    admin_url: str = ""
+    """Where the admin API listens, if the settings turn it on."""
 
     def join(self, *engines: FakeEngine, **fields: object) -> None:
         """Adds engines as workers `w0`, `w1`, … of model `m`."""
@@ -41,12 +44,21 @@ def settings_with(**flags: object) -> Settings:
 async def running_api(settings: Settings | None = None) -> AsyncIterator[Api]:
     """Serves a router; ends it with the block."""
     settings = settings or settings_with()
+    async with running_router(settings) as router, AsyncExitStack() as stack:
+        url = await stack.enter_async_context(_listening(router.front))
+        admin_url = ""
+        if router.admin is not None:
+            admin_url = await stack.enter_async_context(_listening(router.admin))
+        yield Api(url, router, admin_url)
+
+
+@asynccontextmanager
+async def _listening(front: Shared) -> AsyncIterator[str]:
+    """Serves on a free loopback port; gives the URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with running_router(settings) as router:
-            server = Listener(router.front)
-            await server.open(listener)
-            yield Api(url, router)
-            await server.close(0)
+        server = Listener(front)
+        await server.open(listener)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        await server.close(0)
