@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from loadtest.simulation.prompts import KeyedPrompt
+from loadtest.workloads.requests import Segment
 from workers.engine.simulated.profile import EngineProfile, StepWork
 
 _MS = 1000.0
@@ -13,26 +14,36 @@ _MS = 1000.0
 class EndlessCache:
     """What an engine that forgets nothing would hold: the floor under any router's prefills.
 
-    Its memory has a bound all the same: of more than `blocks_max` blocks, those that nobody asked
-    for in a while are dropped, at least half of them kept.
+    Prompts are held as the paths of their segments, so that its memory and time follow segments,
+    not blocks. Memory has a bound all the same: of more than `segments_max`, those that nobody
+    asked for in a while are dropped, at least half of them kept.
     """
 
-    def __init__(self, blocks_max: int) -> None:
-        self._half = max(1, blocks_max // 2)
-        self._young: set[int] = set()
-        self._old: set[int] = set()
+    def __init__(self, segments_max: int) -> None:
+        self._half = max(1, segments_max // 2)
+        self._young: dict[int, int] = {}
+        """The longest that each segment was seen, by the path before it and its own key."""
+        self._old: dict[int, int] = {}
 
-    def hits(self, keys: Sequence[int]) -> int:
-        """How many leading blocks it holds; from now on it holds all of them."""
-        known = 0
+    def hits(self, segments: Iterable[Segment]) -> int:
+        """How many leading tokens it holds; from now on it holds all of them."""
+        known, path = 0, 0
+        is_known = True
         young, old = self._young, self._old
-        for key in keys:
-            if key not in young and key not in old:
-                break
-            known += 1
-        young.update(keys)
+        for key, tokens, _ in segments:
+            if not tokens:
+                continue
+            place = hash((path, key))
+            seen = max(young.get(place, 0), old.get(place, 0))
+            if is_known:
+                known += min(tokens, seen)
+            path = hash((place, tokens))
+            # Longer ones begin with the same tokens, but what follows them follows another path.
+            is_known = is_known and seen >= tokens and (path in young or path in old)
+            young[place] = max(tokens, seen)
+            young[path] = 0
         if len(young) > self._half:
-            self._old, self._young = young, set()
+            self._old, self._young = young, {}
         return known
 
 
@@ -42,10 +53,10 @@ class PrefillFloor:
     The distance to it is what queueing, forgetting and the choice of workers cost.
     """
 
-    def __init__(self, profile: EngineProfile, blocks_max: int = 8_000_000) -> None:
-        """Of more than `blocks_max` blocks, old ones are forgotten."""
+    def __init__(self, profile: EngineProfile, segments_max: int = 4_000_000) -> None:
+        """Of more than `segments_max` segments, old ones are forgotten."""
         self._profile = profile
-        self._endless = EndlessCache(blocks_max)
+        self._endless = EndlessCache(segments_max)
 
     def of_s(self, prompt: KeyedPrompt, tokens: int | None = None) -> float:
         """The request's floor in seconds; its prompt and answer are held from now on.
@@ -54,8 +65,8 @@ class PrefillFloor:
         """
         profile = self._profile
         size, tokens = profile.block_size, tokens or prompt.tokens
-        held = self._endless.hits(prompt.sequence(size))
-        computed = min(held, (tokens - 1) // size) * size
+        held = self._endless.hits(prompt.segments)
+        computed = min(held, tokens - 1) // size * size
         total_s = (profile.request_overhead_ms + profile.token_overhead_ms) / _MS
         while computed < tokens:
             chunk = min(profile.max_num_batched_tokens, tokens - computed)

@@ -34,8 +34,12 @@ class KeyedPrompt:
         no engine computes what would follow it."""
         found = self._sequences.get(block_size)
         if found is None:
-            traced = self._traced
-            answer = Segment(traced.answer_key, traced.output_len - 1, Role.ASSISTANT)
-            found = block_keys((*traced.segments, answer), block_size)
-            self._sequences[block_size] = found
+            found = self._sequences[block_size] = block_keys(self.segments, block_size)
         return found
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Of prompt and answer together, without the answer's last token."""
+        traced = self._traced
+        answer = Segment(traced.answer_key, traced.output_len - 1, Role.ASSISTANT)
+        return (*traced.segments, answer)

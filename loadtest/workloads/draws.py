@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import accumulate
 from random import Random
 
@@ -13,8 +14,13 @@ _TIMES_MEAN_MAX = 8
 
 def length_about(rng: Random, mean_tokens: int) -> int:
     """A log-normal length with this mean, from 1 to 8 times the mean."""
-    mu = math.log(mean_tokens) - _SPREAD**2 / 2
-    return max(1, min(round(rng.lognormvariate(mu, _SPREAD)), _TIMES_MEAN_MAX * mean_tokens))
+    drawn = round(math.exp(rng.normalvariate(_log_median(mean_tokens), _SPREAD)))
+    return max(1, min(drawn, _TIMES_MEAN_MAX * mean_tokens))
+
+
+@lru_cache
+def _log_median(mean_tokens: int) -> float:
+    return math.log(mean_tokens) - _SPREAD**2 / 2
 
 
 def turns_about(rng: Random, mean: float) -> int:

@@ -8,6 +8,7 @@ answer is taken to need and a time to think, whatever the server does: the load 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from random import Random
 from typing import Annotated
 
@@ -25,6 +26,8 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 
 LEAD_SESSIONS = 3.0
 """Mean lengths of a session by which the first ones begin before time 0."""
+_SHARED_KEPT = 4096
+"""System prompts and tool sets whose lengths need not be drawn again."""
 
 
 class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,41 +75,47 @@ class Sessions:
             Random(key_of(seed, self.name, "starts")), 1.0 / settings.turns
         )
         begun = (start_s - lead_s for start_s in starts_s)
-        for request in merged(begun, lambda place, at_s: self._session(seed, place, at_s)):
-            if request.at_s >= 0.0:
-                yield request
+        yield from merged(begun, lambda place, at_s: self._session(seed, place, at_s))
 
     def _session(self, seed: int, place: int, at_s: float) -> Iterator[TracedRequest]:
+        """A session's requests; those before time 0 are drawn and not made."""
         settings = self.settings
         rng = Random(key_of(seed, self.name, place))
-        segments: tuple[Segment, ...] = (
+        segments = [
             _shared(seed, "system", self._systems.draw(rng), settings.system_tokens),
             _shared(seed, "tools", self._toolsets.draw(rng), settings.tools_tokens),
-        )
+        ]
         held = sum(segment.tokens for segment in segments)
+        drawn: list[tuple[int, int]] = []
         for turn in range(turns_about(rng, settings.turns)):
-            said = Segment(
-                key_of(seed, self.name, place, "user", turn),
-                length_about(rng, settings.user_tokens),
-            )
-            answer = Segment(
-                key_of(seed, self.name, place, "answer", turn),
-                length_about(rng, settings.output_tokens),
-                Role.ASSISTANT,
-            )
-            held += said.tokens
+            said = length_about(rng, settings.user_tokens)
+            answer = length_about(rng, settings.output_tokens)
+            held += said
             if held > settings.prompt_tokens_max and turn:
                 return
-            segments = (*segments, said)
-            yield TracedRequest(
-                0, at_s, f"session-{place}", "", segments, answer.tokens, answer.key
-            )
-            segments = (*segments, answer)
-            held += answer.tokens
+            drawn.append((said, answer))
+            if at_s >= 0.0:
+                for earlier in range(len(segments) // 2 - 1, turn):
+                    segments += self._turn(seed, place, earlier, *drawn[earlier])
+                now = self._turn(seed, place, turn, said, answer)
+                yield TracedRequest(
+                    0, at_s, f"session-{place}", "", (*segments, now[0]), answer, now[1].key
+                )
+            held += answer
             think_s = rng.expovariate(1.0 / settings.think_s) if settings.think_s else 0.0
-            at_s += answer.tokens * settings.token_s + think_s
+            at_s += answer * settings.token_s + think_s
+
+    def _turn(
+        self, seed: int, place: int, turn: int, said: int, answer: int
+    ) -> tuple[Segment, Segment]:
+        """What is said in a turn, and what is answered."""
+        return (
+            Segment(key_of(seed, self.name, place, "user", turn), said),
+            Segment(key_of(seed, self.name, place, "answer", turn), answer, Role.ASSISTANT),
+        )
 
 
+@lru_cache(_SHARED_KEPT)
 def _shared(seed: int, kind: str, rank: int, mean_tokens: int) -> Segment:
     """A system prompt or tool set: the same tokens and length wherever it is met."""
     key = key_of(seed, kind, rank)

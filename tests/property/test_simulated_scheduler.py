@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import isclose
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.simulated_runs import Ledger, keys_of, profile, request, run
+from workers.engine.simulated.cache import Removed, Stored
 from workers.engine.simulated.profile import EngineProfile
 from workers.engine.simulated.requests import SimRequest
 from workers.engine.simulated.scheduler import Scheduler
@@ -128,6 +130,23 @@ def test_the_events_tell_what_the_cache_holds(load: Load) -> None:
     scheduler, ledger = _play(load, fuse=True)
 
     assert ledger.content() == scheduler.pool.content()
+
+
+@given(loads())
+@settings(max_examples=300, deadline=None)
+def test_a_block_is_fresh_with_its_first_copy_and_gone_with_its_last(load: Load) -> None:
+    scheduler, ledger = _play(load, fuse=True)
+
+    copies: Counter[object] = Counter()
+    for event in ledger.events:
+        if isinstance(event, Stored):
+            assert list(event.fresh) == [key for key in event.keys if not copies[key]]
+            copies.update(event.keys)
+        elif isinstance(event, Removed):
+            copies.subtract(event.keys)
+            assert set(event.gone) == {key for key in event.keys if not copies[key]}
+            assert len(event.gone) == len(set(event.gone))
+    assert +copies == scheduler.pool.content()
 
 
 @given(loads())

@@ -188,19 +188,17 @@ class BlockPool:
                 self._ambiguous.remove(key)
         return key
 
-    def publish(self, stored: Stored) -> list[Block]:
-        """Makes as many of the caller's blocks without content findable under `stored.keys`.
-
-        The event that tells of it says also which of them are `fresh`.
-        """
-        keys = stored.keys
+    def publish(
+        self, request_id: str, first_block: int, keys: Sequence[BlockKey], parent: BlockKey | None
+    ) -> list[Block]:
+        """Makes as many of the caller's blocks without content findable under `keys`."""
         if self._state.keys().isdisjoint(keys) and not self._have_twins(keys):
             self._state.update(dict.fromkeys(keys, 1))
-            self.events.append(stored._replace(fresh=keys))
+            self.events.append(Stored(request_id, first_block, keys, parent, keys))
             return list(keys)
         fresh: list[BlockKey] = []
         blocks = [self._publish_one(key, fresh) for key in keys]
-        self.events.append(stored._replace(fresh=fresh))
+        self.events.append(Stored(request_id, first_block, keys, parent, fresh))
         return blocks
 
     def _publish_one(self, key: BlockKey, fresh: list[BlockKey]) -> Block:

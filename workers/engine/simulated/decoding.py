@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
-from workers.engine.simulated.cache import BlockPool, Stored
+from workers.engine.simulated.cache import BlockPool
 from workers.engine.simulated.requests import Progress, Started
 
 SAME_S = 1e-9
@@ -67,6 +67,9 @@ def steps_with_room(running: Sequence[Progress], block_size: int, free: int, ste
 
     The blocks of the first one are taken already.
     """
+
+    if len(running) * -(-(steps - 1) // block_size) <= free:
+        return steps  # none needs more than the blocks that its further tokens would fill
 
     def needed(count: int) -> int:
         return sum(
@@ -145,5 +148,5 @@ def _publish(progress: Progress, full: int, pool: BlockPool) -> None:
     request, known = progress.request, len(progress.blocks)
     keys = request.keys_of(known, full)
     parent = request.key_of(known - 1) if known else None
-    progress.blocks += pool.publish(Stored(request.request_id, known, keys, parent))
+    progress.blocks += pool.publish(request.request_id, known, keys, parent)
     progress.blank -= full - known

@@ -40,6 +40,8 @@ class SimRequest:
     def keys_of(self, first: int, end: int) -> Sequence[BlockKey]:
         if end <= len(self.block_keys):
             return self.block_keys[first:end]
+        if end == first + 1:
+            return [self.key_of(first)]
         return [self.key_of(index) for index in range(first, end)]
 
 

@@ -14,6 +14,7 @@ by one. What is added or aborted at some time must follow an `advance` to that t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 from workers.engine.simulated.cache import BlockPool, CacheEvent
@@ -199,20 +200,23 @@ class Scheduler:
         """Gives each running request its tokens, preempting where room is lacking."""
         budget, limit = self.profile.max_num_batched_tokens, self._chunk_limit()
         running, scheduled, size = self._running, row.scheduled, self._block_size
+        speculates = self.profile.speculation is not None
         index = 0
         while index < len(running) and budget > 0:
             progress = running[index]
-            count = min(self._wanted(progress), limit, budget)
-            within = count == 1 and (progress.computed + 1) % size > 1
-            while not within and not self._extend(progress, count):
-                victim = self._preempt(row)
-                budget += scheduled.pop(victim, 0)
-                if victim is progress:
-                    return budget
-                if running[index : index + 1] != [progress]:
-                    index -= 1
-            scheduled[progress] = count
-            budget -= count
+            wanted = progress.tokens - progress.computed
+            if wanted != 1 or speculates:
+                wanted = min(self._wanted(progress), limit, budget)
+            if wanted != 1 or (progress.computed + 1) % size <= 1:
+                while not self._extend(progress, wanted):
+                    victim = self._preempt(row)
+                    budget += scheduled.pop(victim, 0)
+                    if victim is progress:
+                        return budget
+                    if running[index : index + 1] != [progress]:
+                        index -= 1
+            scheduled[progress] = wanted
+            budget -= wanted
             index += 1
         return budget
 
@@ -291,12 +295,13 @@ class Scheduler:
         context = prefill = decoding = 0
         area = 0.0
         for progress, count in row.scheduled.items():
-            if progress.decoding:
+            computed, tokens = progress.computed, progress.tokens
+            if computed == tokens - 1 and tokens > progress.prompt_len:  # `decoding`, in line
                 decoding += 1
-                context += progress.computed + 1
+                context += computed + 1
             else:
                 prefill += count
-                area += count * (progress.computed + count / 2)
+                area += count * (computed + count / 2)
         row.prefill_tokens = prefill
         if row.scheduled:
             row.first_s = profile.step_s(
@@ -335,8 +340,11 @@ class Scheduler:
             row.started,
             row.preempted,
         )
-        for progress, count in row.scheduled.items():
-            self._gain(progress, count, steps, done)
+        if row.prefill_tokens or self.profile.speculation is not None:
+            for progress, count in row.scheduled.items():
+                self._gain(progress, count, steps, done)
+        else:
+            self._gain_alike(row.scheduled, steps, done)
         if done.finished:
             self._running = [each for each in self._running if each.tokens < each.goal]
         done.events = self.take_events()
@@ -360,9 +368,22 @@ class Scheduler:
         progress.tokens += gained
         done.tokens[progress.request_id] = gained
         if progress.tokens == progress.goal:
-            done.finished.append(progress.request_id)
-            self._free(progress)
-            del self._requests[progress.request_id]
+            self._finish(progress, done)
+
+    def _gain_alike(self, decoding: Iterable[Progress], steps: int, done: Step) -> None:
+        """What `_gain` does, where each gains a token a step."""
+        gains = done.tokens
+        for progress in decoding:
+            progress.computed += steps
+            progress.tokens = tokens = progress.tokens + steps
+            gains[progress.request_id] = steps
+            if tokens == progress.goal:
+                self._finish(progress, done)
+
+    def _finish(self, progress: Progress, done: Step) -> None:
+        done.finished.append(progress.request_id)
+        self._free(progress)
+        del self._requests[progress.request_id]
 
     def check_invariants(self) -> None:
         """Asserts that no block and no request is lost or counted twice."""

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from workers.engine.simulated.cache import BlockPool, Cleared, Removed, Stored
+from workers.engine.simulated.cache import BlockPool, Cleared, Removed
 
 
 def _hold(pool: BlockPool, *keys: str) -> list[object]:
     """Takes and fills blocks, as a request without a hit does."""
     pool.take(len(keys))
-    return list(pool.publish(Stored("r", 0, keys, None)))
+    return list(pool.publish("r", 0, keys, None))
 
 
 def test_blocks_without_content_go_before_cached_ones() -> None:
@@ -23,7 +23,7 @@ def test_the_tail_of_a_chain_is_evicted_before_its_head() -> None:
     pool.release(_hold(pool, "a", "b", "c"), 0)
     pool.events.clear()
     pool.take(2)
-    assert pool.events == [Removed(["c", "b"])]
+    assert pool.events == [Removed(["c", "b"], gone=["c", "b"])]
     assert pool.match(("a", "b", "c"), 3) == ["a"]
 
 
@@ -34,7 +34,7 @@ def test_what_was_released_first_is_evicted_first() -> None:
     pool.release(first, 0)
     pool.events.clear()
     pool.take(3)
-    assert pool.events == [Removed(["y", "x", "b"])]
+    assert pool.events == [Removed(["y", "x", "b"], gone=["y", "x", "b"])]
 
 
 def test_a_hit_makes_a_block_the_last_to_go_again() -> None:
@@ -49,7 +49,7 @@ def test_a_hit_makes_a_block_the_last_to_go_again() -> None:
     pool.release(hits, 0)
     pool.events.clear()
     pool.take(4)
-    assert pool.events == [Removed(["y", "x", "b", "a"])]
+    assert pool.events == [Removed(["y", "x", "b", "a"], gone=["y", "x", "b", "a"])]
 
 
 def test_a_shared_block_stays_until_its_last_user_releases_it() -> None:
@@ -76,7 +76,7 @@ def test_equal_blocks_filled_at_once_are_copies_of_which_the_older_is_found() ->
     pool.release(first, 0)
     pool.events.clear()
     pool.take(2)
-    assert pool.events == [Removed(["b", "a"])], "told although another copy is left"
+    assert pool.events == [Removed(["b", "a"], gone=[])], "told although another copy is left"
     assert pool.match(("a", "b"), 2) == second
     pool.check_invariants([second], 2)
 

@@ -44,7 +44,10 @@ def test_output_becomes_findable_block_by_block_but_for_its_last_token() -> None
 def test_stored_blocks_name_their_parent_and_place() -> None:
     ledger = run(_single(), [request("a", 9, 4)])
     key = [("same",) * count for count in range(1, 4)]
-    assert ledger.events == [Stored("a", 0, key[:2], None), Stored("a", 2, key[2:], key[1])]
+    assert ledger.events == [
+        Stored("a", 0, key[:2], None, key[:2]),
+        Stored("a", 2, key[2:], key[1], key[2:]),
+    ]
 
 
 def test_blocks_of_the_output_are_private_without_a_key_for_them() -> None:
