@@ -32,7 +32,7 @@ from router.prompt import Prompt
 from router.relay.dialect import Usage
 from router.scheduling.filters import with_room
 from router.scheduling.load import LoadBook, Receipt
-from router.scheduling.prediction import uncached_tokens
+from router.scheduling.prediction import work_tokens
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import Candidates, Choice, Policy, RoutingRequest
 from router.standings import Sources, Standings
@@ -168,7 +168,8 @@ class Dispatcher:
         choice = self._choose(request, candidates, now_s)
         self._note(job, request, candidates, choice, now_s)
         target, candidate = target_of(choice.worker_id), choice.chosen.candidate
-        receipt = self.book.reserve(target.target_id, uncached_tokens(request, candidate), now_s)
+        work = round(work_tokens(request, candidate))
+        receipt = self.book.reserve(target.target_id, work, now_s)
         with self.faults.contained(Part.INDEX):
             self._predict(job.prompt, target, candidate.match_tokens, now_s)
         if not job.streamed:
@@ -194,7 +195,7 @@ class Dispatcher:
         """To be called often: takes presumed prompts as done, expires predictions, sweeps leaks."""
         now_s = self.clock.monotonic_s()
         while self._presumed and self._presumed[0][0] <= now_s:
-            self.book.first_byte(heapq.heappop(self._presumed)[2])
+            self.book.first_byte(heapq.heappop(self._presumed)[2], now_s)
         with self.faults.contained(Part.INDEX):
             self.index.expire(now_s)
         with self.faults.contained(Part.STANDINGS):
@@ -206,7 +207,7 @@ class Dispatcher:
     def first_byte(self, assignment: Assignment) -> None:
         """The worker has begun to answer: its prefill is done."""
         assignment.first_byte_at_s = self.clock.monotonic_s()
-        self.book.first_byte(assignment.receipt)
+        self.book.first_byte(assignment.receipt, assignment.first_byte_at_s)
 
     def learn(self, assignment: Assignment, usage: Usage, ended_at_s: float) -> None:
         """Takes the speeds of a streamed answer that came whole."""
@@ -228,6 +229,7 @@ class Dispatcher:
             (first_byte_at_s - assignment.assigned_at_s) * 1000,
             alone=candidate.in_flight == 0,
             queued_tokens=candidate.queued_tokens,
+            cached_tokens=cached,
         )
         self.speeds.observe_decode(
             target,

@@ -28,6 +28,8 @@ from router.scheduling.types import Candidates, Floats, Ints
 from router.trust.book import TrustBook
 
 Rows = npt.NDArray[np.intp]
+_HEAD_DONE_MAX = 0.95
+"""Part of a prompt that may be presumed done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class Board:
         self._kv_usage = np.zeros(count)
         self._prefill_tokens_per_s = np.ones(count)
         self._overhead_ms = np.zeros(count)
+        self._attention_tokens = np.ones(count)
+        self._head_tokens = np.zeros(count, np.int64)
+        self._head_since_s = np.zeros(count)
+        self._planned_tokens = np.zeros(count, np.int64)
         self._decode_step_ms = np.ones(count)
         self._credit_scale = np.ones(count)
         self._first_token_unknown = np.ones(count, np.bool_)
@@ -85,16 +91,25 @@ class Board:
             self._match_tokens(prompt, now_s),
             self._in_flight,
             self._room[priority],
-            self._queued_tokens,
+            self._tokens_left(now_s),
             self._prefill_tokens_per_s,
             self._decode_step_ms,
             self._kv_usage,
             self._overhead_ms,
+            self._attention_tokens,
         )
         if not excluded:
             return candidates
         others = [target.record.worker_id not in excluded for target in self.targets]
         return candidates.where(np.array(others, np.bool_))
+
+    def plan(self, target_id: str, work_tokens: int) -> None:
+        """Counts work as queued at a target that will get it, until `forget_plans`."""
+        self._planned_tokens[self._row_of[target_id]] += work_tokens
+
+    def forget_plans(self) -> None:
+        """Counts only what was dispatched."""
+        self._planned_tokens.fill(0)
 
     def target(self, target_id: str) -> Target:
         """The target of that id."""
@@ -111,6 +126,7 @@ class Board:
         told = book.in_flight(name) + peers.in_flight(name)
         self._in_flight[row] = told + sources.fleet.elsewhere(target)
         self._queued_tokens[row] = book.queued_tokens(name) + peers.queued_tokens(name)
+        self._head_tokens[row], self._head_since_s[row] = book.head(name)
         load = sources.fleet.load(target)
         self._kv_usage[row] = load.kv_usage if load is not None else 0.0
 
@@ -119,6 +135,7 @@ class Board:
         name, speeds = self.names[row], self._sources.speeds
         self._prefill_tokens_per_s[row] = self._speed(speeds.prefill_tokens_per_s(name), 1000.0)
         self._overhead_ms[row] = self._speed(speeds.overhead_ms(name), 1.0)
+        self._attention_tokens[row] = self._speed(speeds.attention_tokens(name), math.inf)
         self._decode_step_ms[row] = self._speed(speeds.decode_step_ms(name), 20.0)
         self._first_token_unknown[row] = not speeds.knows_first_token(name)
         self._decode_step_unknown[row] = not speeds.knows_decode_step(name)
@@ -134,6 +151,7 @@ class Board:
                 speeds.prefill_tokens_per_s(name), 1000.0
             )
             self._overhead_ms[unknown] = self._speed(speeds.overhead_ms(name), 1.0)
+            self._attention_tokens[unknown] = self._speed(speeds.attention_tokens(name), math.inf)
         unknown = self._decode_step_unknown
         if unknown.any():
             name = self.names[int(unknown.argmax())]
@@ -161,9 +179,23 @@ class Board:
             self._kv_usage,
             self._prefill_tokens_per_s,
             self._overhead_ms,
+            self._attention_tokens,
+            self._head_tokens,
+            self._head_since_s,
             self._decode_step_ms,
             self._credit_scale,
         )
+
+    def _tokens_left(self, now_s: float) -> Ints:
+        """Work queued at each target, less what it is presumed to have done of the first prompt.
+
+        A prompt whose first byte has not come is not done, however long it has taken, so the last
+        part of it is kept.
+        """
+        done = (now_s - self._head_since_s) * self._prefill_tokens_per_s
+        done = np.minimum(done, self._head_tokens * _HEAD_DONE_MAX).astype(np.int64)
+        left: Ints = self._queued_tokens - done + self._planned_tokens
+        return left
 
     def _speed(self, learned: float, stand_in: float) -> float:
         """What was learned, if it can be a speed."""

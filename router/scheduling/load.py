@@ -1,6 +1,6 @@
 """The load that this router has caused: one receipt per dispatch, given back exactly once.
 
-A receipt goes from prefill (its uncached prompt tokens are queued at the target) to decode (they
+A receipt goes from prefill (the work of its prompt is queued at the target) to decode (they
 are done, the request is still in flight) to released. Each step happens at most once, whatever
 the order and number of calls: retries, late answers of an old attempt and the loss of a target
 leave no load behind.
@@ -8,6 +8,7 @@ leave no load behind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,7 +25,8 @@ class Receipt:
     """The load of one dispatch. Changed by its `LoadBook` only."""
 
     target: str
-    uncached_tokens: int
+    work_tokens: int
+    """What the prompt's prefill costs, in tokens."""
     reserved_at_s: float
     state: ReceiptState = ReceiptState.PREFILL
 
@@ -33,6 +35,10 @@ class Receipt:
 class _Load:
     queued_tokens: int = 0
     receipts: set[Receipt] = field(default_factory=set)
+    queue: dict[Receipt, None] = field(default_factory=dict)
+    """Those whose prompts are not done, in order of dispatch."""
+    progressed_at_s: float = -math.inf
+    """When the latest prompt was done."""
 
 
 class LoadBook:
@@ -55,32 +61,41 @@ class LoadBook:
         return len(load.receipts) if load is not None else 0
 
     def queued_tokens(self, target: str) -> int:
-        """Uncached prompt tokens of dispatches that have not had their first byte; >= 0."""
+        """Work of dispatches that have not had their first byte; >= 0."""
         load = self._loads.get(target)
         return load.queued_tokens if load is not None else 0
 
-    def reserve(self, target: str, uncached_tokens: int, now_s: float) -> Receipt:
+    def head(self, target: str) -> tuple[int, float]:
+        """Work of the prompt that the target is presumed to be at, and since when; 0 if none."""
+        load = self._loads.get(target)
+        if load is None or not load.queue:
+            return 0, 0.0
+        first = next(iter(load.queue))
+        return first.work_tokens, max(first.reserved_at_s, load.progressed_at_s)
+
+    def reserve(self, target: str, work_tokens: int, now_s: float) -> Receipt:
         """Books a dispatch; pair it with `release`."""
-        assert uncached_tokens >= 0
-        receipt = Receipt(target, uncached_tokens, now_s)
+        assert work_tokens >= 0
+        receipt = Receipt(target, work_tokens, now_s)
         load = self._loads.setdefault(target, _Load())
         load.receipts.add(receipt)
-        load.queued_tokens += uncached_tokens
+        load.queue[receipt] = None
+        load.queued_tokens += work_tokens
         self._note(target)
         return receipt
 
-    def first_byte(self, receipt: Receipt) -> None:
+    def first_byte(self, receipt: Receipt, now_s: float) -> None:
         """The target has begun to answer: the prompt is no longer queued there."""
         if receipt.state is ReceiptState.PREFILL:
-            self._loads[receipt.target].queued_tokens -= receipt.uncached_tokens
-            receipt.state = ReceiptState.DECODE
-            self._note(receipt.target)
+            self._loads[receipt.target].progressed_at_s = now_s
+            self._leave_queue(receipt)
 
     def release(self, receipt: Receipt) -> bool:
         """Gives the load back; True the first time, later calls change nothing."""
         if receipt.state is ReceiptState.RELEASED:
             return False
-        self.first_byte(receipt)
+        if receipt.state is ReceiptState.PREFILL:
+            self._leave_queue(receipt)
         receipt.state = ReceiptState.RELEASED
         load = self._loads[receipt.target]
         load.receipts.remove(receipt)
@@ -110,11 +125,16 @@ class LoadBook:
             assert load.receipts
             assert all(receipt.target == target for receipt in load.receipts)
             assert all(receipt.state is not ReceiptState.RELEASED for receipt in load.receipts)
-            assert load.queued_tokens == sum(
-                receipt.uncached_tokens
-                for receipt in load.receipts
-                if receipt.state is ReceiptState.PREFILL
-            )
+            queued = {one for one in load.receipts if one.state is ReceiptState.PREFILL}
+            assert queued == set(load.queue)
+            assert load.queued_tokens == sum(receipt.work_tokens for receipt in queued)
+
+    def _leave_queue(self, receipt: Receipt) -> None:
+        load = self._loads[receipt.target]
+        del load.queue[receipt]
+        load.queued_tokens -= receipt.work_tokens
+        receipt.state = ReceiptState.DECODE
+        self._note(receipt.target)
 
     def _note(self, target: str) -> None:
         self.changed.add(target)

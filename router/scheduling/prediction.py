@@ -20,6 +20,19 @@ def uncached_tokens(request: RoutingRequest, candidate: Candidate | Candidates) 
 
 
 @overload
+def work_tokens(request: RoutingRequest, candidate: Candidate) -> float: ...
+@overload
+def work_tokens(request: RoutingRequest, candidate: Candidates) -> Floats: ...
+def work_tokens(request: RoutingRequest, candidate: Candidate | Candidates) -> float | Floats:
+    """The request's prefill in tokens of a short prompt: its uncached tokens, and what they cost
+    more because each attends to all before it (see `router.scheduling.speeds`)."""
+    uncached = uncached_tokens(request, candidate)
+    before = candidate.match_tokens + uncached / 2
+    work: float | Floats = uncached * (1.0 + before / candidate.attention_tokens)
+    return work
+
+
+@overload
 def wait_ms(candidate: Candidate) -> float: ...
 @overload
 def wait_ms(candidate: Candidates) -> Floats: ...
@@ -34,7 +47,7 @@ def prefill_ms(request: RoutingRequest, candidate: Candidate) -> float: ...
 def prefill_ms(request: RoutingRequest, candidate: Candidates) -> Floats: ...
 def prefill_ms(request: RoutingRequest, candidate: Candidate | Candidates) -> float | Floats:
     """Time that the candidate needs for the request's own uncached tokens."""
-    return uncached_tokens(request, candidate) / candidate.prefill_tokens_per_s * 1000.0
+    return work_tokens(request, candidate) / candidate.prefill_tokens_per_s * 1000.0
 
 
 @overload

@@ -1,12 +1,14 @@
 """Speeds learned online, per target: prefill tokens/s, fixed overhead and decode step.
 
-Model: `ttft_ms = overhead_ms + ms_per_token * tokens`, where `tokens` are the uncached ones of the
-request and of what was queued before it. Both parameters are positive and known up to a factor, so
-their logarithms are tracked by an extended Kalman filter on `ln ttft_ms`:
+Model: `ttft_ms = overhead_ms + ms_per_token * (tokens + area / attention_tokens)`, where `tokens`
+are the uncached ones of the request and of what was queued before it, and `area` is the sum over
+the request's uncached tokens of the tokens before each of them, which attention reads. So a prompt
+of `2 * attention_tokens` costs twice what its length alone would. The parameters are positive and
+known up to a factor, so their logarithms are tracked by an extended Kalman filter on `ln ttft_ms`:
 
-* The derivatives of `ln ttft_ms` are the shares of the two parts in the prediction, so an error is
+* The derivatives of `ln ttft_ms` are the shares of the parts in the prediction, so an error is
   charged to the part that made it; a part of less than a tenth is left alone. So a fully cached
-  prompt teaches the overhead and not the speed.
+  prompt teaches the overhead and not the speed, and only long ones teach what attention costs.
 * Between two observations the parameters may drift (`_DRIFT`), so old observations fade and a
   worker that changes its speed is followed within some 20 requests.
 * An error counts as at most three standard deviations: one outlier moves an estimate by about a
@@ -20,16 +22,22 @@ model), which learns from all of them, so a new worker is neither shunned nor fl
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 OVERHEAD_MS_PRIOR = 10.0
 PREFILL_TOKENS_PER_S_RANGE = (10.0, 1e7)
 OVERHEAD_MS_RANGE = (0.1, 10_000.0)
 DECODE_STEP_MS_RANGE = (0.05, 10_000.0)
+ATTENTION_TOKENS_PRIOR = 40_000.0
+"""In the middle of the built-in engine profiles' (d / e)."""
+ATTENTION_TOKENS_RANGE = (100.0, 1e8)
 
 _DOUBT = 2.0
 """Variance of a logarithm of which nothing is known but the prior: a factor of 4 either way."""
+_DOUBT_ATTENTION = 0.5
+"""The same for attention's: a factor of 2."""
 _DRIFT = 0.002
 _NOISE = 0.04
 """Variance of one observation's logarithm: 20 %."""
@@ -42,34 +50,52 @@ _TARGETS_MAX = 16_384
 
 @dataclass(slots=True)
 class _FirstToken:
-    """`overhead_ms + ms_per_token * tokens`, and the covariance of the two logarithms."""
+    """The parameters of a first token's time, and the covariance of their logarithms, which are
+    those of the overhead, of the time per token, and of `1 / attention_tokens`."""
 
     overhead_ms: float
     ms_per_token: float
-    doubt_overhead: float = _DOUBT
-    doubt_both: float = 0.0
-    doubt_token: float = _DOUBT
+    attention_tokens: float
+    doubts: list[list[float]] = field(
+        default_factory=lambda: [
+            [_DOUBT, 0.0, 0.0],
+            [0.0, _DOUBT, 0.0],
+            [0.0, 0.0, _DOUBT_ATTENTION],
+        ]
+    )
 
-    def learn(self, tokens: int, ttft_ms: float, noise: float) -> None:
-        predicted_ms = self.overhead_ms + self.ms_per_token * tokens
-        token_share = _rounded_share(self.ms_per_token * tokens / predicted_ms)
-        overhead_share = 1.0 - token_share
-        self.doubt_overhead = min(_DOUBT, self.doubt_overhead + _DRIFT)
-        self.doubt_token = min(_DOUBT, self.doubt_token + _DRIFT)
-        to_overhead = self.doubt_overhead * overhead_share + self.doubt_both * token_share
-        to_token = self.doubt_both * overhead_share + self.doubt_token * token_share
-        variance = to_overhead * overhead_share + to_token * token_share + noise
+    def like(self) -> _FirstToken:
+        """The same values, of which nothing is known yet."""
+        return _FirstToken(self.overhead_ms, self.ms_per_token, self.attention_tokens)
+
+    def learn(self, tokens: int, area: float, ttft_ms: float, noise: float) -> None:
+        attended_ms = self.ms_per_token * area / self.attention_tokens
+        prefill_ms = self.ms_per_token * tokens + attended_ms
+        predicted_ms = self.overhead_ms + prefill_ms
+        token_share = _rounded_share(prefill_ms / predicted_ms)
+        attention_share = attended_ms / predicted_ms
+        shares = (
+            1.0 - token_share,
+            token_share,
+            attention_share if attention_share >= _SHARE_MIN else 0.0,
+        )
+        doubts = self.doubts
+        for at, most in enumerate((_DOUBT, _DOUBT, _DOUBT_ATTENTION)):
+            doubts[at][at] = min(most, doubts[at][at] + _DRIFT)
+        gains = [sum(map(operator.mul, row, shares)) for row in doubts]
+        variance = sum(map(operator.mul, gains, shares)) + noise
         error = _clipped(math.log(ttft_ms / predicted_ms), variance) / variance
-        self.overhead_ms = _within(
-            self.overhead_ms * math.exp(to_overhead * error), OVERHEAD_MS_RANGE
-        )
+        for at, gain in enumerate(gains):
+            for other in range(3):
+                doubts[at][other] -= gain * gains[other] / variance
         low, high = PREFILL_TOKENS_PER_S_RANGE
+        self.overhead_ms = _within(self.overhead_ms * math.exp(gains[0] * error), OVERHEAD_MS_RANGE)
         self.ms_per_token = _within(
-            self.ms_per_token * math.exp(to_token * error), (1000.0 / high, 1000.0 / low)
+            self.ms_per_token * math.exp(gains[1] * error), (1000.0 / high, 1000.0 / low)
         )
-        self.doubt_overhead -= to_overhead * to_overhead / variance
-        self.doubt_both -= to_overhead * to_token / variance
-        self.doubt_token -= to_token * to_token / variance
+        self.attention_tokens = _within(
+            self.attention_tokens * math.exp(-gains[2] * error), ATTENTION_TOKENS_RANGE
+        )
 
 
 @dataclass(slots=True)
@@ -122,6 +148,10 @@ class LearnedSpeeds:
         """Uncached prompt tokens per second, within `PREFILL_TOKENS_PER_S_RANGE`."""
         return 1000.0 / self._first_token(target).ms_per_token
 
+    def attention_tokens(self, target: str) -> float:
+        """Tokens before it that make a token cost twice what the first one does, > 0."""
+        return self._first_token(target).attention_tokens
+
     def overhead_ms(self, target: str) -> float:
         """First-token time of a prompt that is wholly cached, within `OVERHEAD_MS_RANGE`."""
         return self._first_token(target).overhead_ms
@@ -148,21 +178,24 @@ class LearnedSpeeds:
         *,
         alone: bool,
         queued_tokens: int = 0,
+        cached_tokens: int = 0,
     ) -> None:
         """A request had its first token `ttft_ms` after its dispatch.
 
-        `queued_tokens` were waiting at the target before it; `alone` if nothing else was in flight
-        there. Times that are not positive and finite are passed over.
+        `queued_tokens` were waiting at the target before it, `cached_tokens` of its prompt were not
+        computed; `alone` if nothing else was in flight there. Times that are not positive and
+        finite are passed over.
         """
         if not (math.isfinite(ttft_ms) and ttft_ms > 0):
             return
-        tokens = max(0, uncached_tokens) + max(0, queued_tokens)
+        own = max(0, uncached_tokens)
+        tokens, area = own + max(0, queued_tokens), own * (max(0, cached_tokens) + own / 2)
         noise = _NOISE if alone else _NOISE_SHARED
         typical = self._first_token(target)
         for estimates in (self._own(target), self._group(target)):
             if estimates.first_token is None:
-                estimates.first_token = _FirstToken(typical.overhead_ms, typical.ms_per_token)
-            estimates.first_token.learn(tokens, ttft_ms, noise)
+                estimates.first_token = typical.like()
+            estimates.first_token.learn(tokens, area, ttft_ms, noise)
 
     def observe_decode(self, target: str, tokens: int, decode_ms: float) -> None:
         """A request got `tokens` tokens after its first one in `decode_ms`.
@@ -182,7 +215,7 @@ class LearnedSpeeds:
         for known in self._known(target):
             if known.first_token is not None:
                 return known.first_token
-        return _FirstToken(OVERHEAD_MS_PRIOR, self._ms_per_token)
+        return _FirstToken(OVERHEAD_MS_PRIOR, self._ms_per_token, ATTENTION_TOKENS_PRIOR)
 
     def _decode_step(self, target: str) -> _DecodeStep:
         for known in self._known(target):

@@ -6,6 +6,7 @@ they know no clock, no I/O and no randomness but the generator they are given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -46,7 +47,8 @@ class Candidate:
     in_flight_max: int
     """Requests that it may have at once."""
     queued_tokens: int
-    """Uncached prompt tokens dispatched to it that have not been prefilled yet."""
+    """Work of prompts dispatched to it that have not been prefilled yet, in tokens (those of short
+    prompts: see `prediction.work_tokens`)."""
     prefill_tokens_per_s: float
     """Learned prefill speed, > 0."""
     decode_step_ms: float
@@ -55,6 +57,8 @@ class Candidate:
     """Share of its KV blocks in use, 0 to 1."""
     overhead_ms: float = 0.0
     """Learned first-token time of a prompt that is wholly cached, >= 0."""
+    attention_tokens: float = math.inf
+    """Learned number of tokens before it that make a token cost twice what the first does, > 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +78,7 @@ class Candidates:
     decode_step_ms: Floats
     kv_usage: Floats
     overhead_ms: Floats
+    attention_tokens: Floats
 
     @staticmethod
     def of(candidates: Iterable[Candidate]) -> Candidates:
@@ -89,6 +94,7 @@ class Candidates:
             np.array([one.decode_step_ms for one in rows], np.float64),
             np.array([one.kv_usage for one in rows], np.float64),
             np.array([one.overhead_ms for one in rows], np.float64),
+            np.array([one.attention_tokens for one in rows], np.float64),
         )
 
     def __len__(self) -> int:
@@ -105,6 +111,7 @@ class Candidates:
             decode_step_ms=float(self.decode_step_ms[at]),
             kv_usage=float(self.kv_usage[at]),
             overhead_ms=float(self.overhead_ms[at]),
+            attention_tokens=float(self.attention_tokens[at]),
         )
 
     def __iter__(self) -> Iterator[Candidate]:
@@ -124,6 +131,7 @@ class Candidates:
             self.decode_step_ms[chosen],
             self.kv_usage[chosen],
             self.overhead_ms[chosen],
+            self.attention_tokens[chosen],
         )
 
 

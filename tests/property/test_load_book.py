@@ -29,7 +29,7 @@ class LoadOfAttempts(RuleBasedStateMachine):
     @precondition(lambda self: self.all)
     @rule(pick=picks)
     def first_byte(self, pick: int) -> None:
-        self.book.first_byte(self.all[pick % len(self.all)])
+        self.book.first_byte(self.all[pick % len(self.all)], self.now_s)
 
     @precondition(lambda self: self.all)
     @rule(pick=picks)
@@ -80,9 +80,7 @@ class LoadOfAttempts(RuleBasedStateMachine):
             ]
             assert self.book.in_flight(worker) == len(living)
             assert self.book.queued_tokens(worker) == sum(
-                receipt.uncached_tokens
-                for receipt in living
-                if receipt.state is ReceiptState.PREFILL
+                receipt.work_tokens for receipt in living if receipt.state is ReceiptState.PREFILL
             )
 
     def teardown(self) -> None:

@@ -65,7 +65,7 @@ class RoutersThatTell(RuleBasedStateMachine):
     def first_byte(self, place: int, pick: int) -> None:
         router = self.routers[place]
         if router.receipts:
-            router.book.first_byte(router.receipts[pick % len(router.receipts)])
+            router.book.first_byte(router.receipts[pick % len(router.receipts)], self.now_s)
 
     @rule(place=st.integers(0, 2), pick=picks)
     def release(self, place: int, pick: int) -> None:

@@ -55,12 +55,13 @@ class Bench:
         tokens: int = 100,
         excluded: frozenset[str] = frozenset(),
         priority: Priority = Priority.INTERACTIVE,
+        now_s: float = 0.0,
     ) -> Candidates:
         rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
         prompt = RenderedPrompt(rendered, None, PrefixSettings())
         board = self.standings.of("m")
         board.check_invariants()
-        return board.candidates(prompt, priority, set(excluded), 0.0)
+        return board.candidates(prompt, priority, set(excluded), now_s)
 
     def hashes(self, tokens: int, block_size: int) -> list[int]:
         rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
@@ -73,10 +74,29 @@ def test_what_is_booked_is_seen_and_what_is_released_is_gone() -> None:
     receipt = bench.book.reserve("b", 70, 0.0)
     assert bench.candidates().in_flight.tolist() == [0, 1, 0]
     assert bench.candidates().queued_tokens.tolist() == [0, 70, 0]
-    bench.book.first_byte(receipt)
+    bench.book.first_byte(receipt, 0.0)
     assert bench.candidates().queued_tokens.tolist() == [0, 0, 0]
     bench.book.release(receipt)
     assert bench.candidates().in_flight.tolist() == [0, 0, 0]
+
+
+def test_the_prompt_at_work_is_presumed_to_go_on_but_never_to_be_done() -> None:
+    bench = Bench()
+    bench.book.reserve("b", 4000, 0.0)
+    bench.book.reserve("b", 500, 0.0)
+    assert bench.candidates().queued_tokens.tolist() == [0, 4500, 0]
+    speed = bench.candidates().prefill_tokens_per_s[1]
+    assert bench.candidates(now_s=2000 / speed).queued_tokens.tolist() == [0, 2500, 0]
+    assert bench.candidates(now_s=1e6).queued_tokens.tolist() == [0, 700, 0]
+
+
+def test_planned_work_counts_until_it_is_forgotten() -> None:
+    bench = Bench()
+    board = bench.standings.of("m")
+    board.plan("c", 300)
+    assert bench.candidates().queued_tokens.tolist() == [0, 0, 300]
+    board.forget_plans()
+    assert bench.candidates().queued_tokens.tolist() == [0, 0, 0]
 
 
 def test_a_load_report_tells_of_other_routers() -> None:

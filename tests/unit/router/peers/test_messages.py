@@ -101,7 +101,7 @@ def test_news_are_told_once_and_only_when_there_are_some() -> None:
     own = OwnNews("r1", book, note)
     assert own.news() is None
     receipt = book.reserve("a", 5, 0.0)
-    book.first_byte(receipt)
+    book.first_byte(receipt, 0.0)
     assert called == 1
     told = own.news()
     assert told is not None

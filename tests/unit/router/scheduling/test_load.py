@@ -9,7 +9,7 @@ def test_a_receipt_counts_tokens_until_the_first_byte_and_itself_until_release()
     book = LoadBook()
     receipt = book.reserve("w", 100, 0.0)
     assert (book.in_flight("w"), book.queued_tokens("w")) == (1, 100)
-    book.first_byte(receipt)
+    book.first_byte(receipt, 0.0)
     assert (book.in_flight("w"), book.queued_tokens("w")) == (1, 0)
     assert book.release(receipt)
     assert (book.in_flight("w"), book.queued_tokens("w")) == (0, 0)
@@ -27,10 +27,10 @@ def test_every_step_happens_once() -> None:
     book = LoadBook()
     other, receipt = book.reserve("w", 7, 0.0), book.reserve("w", 100, 0.0)
     for _ in range(2):
-        book.first_byte(receipt)
+        book.first_byte(receipt, 0.0)
     assert book.release(receipt)
     assert not book.release(receipt)
-    book.first_byte(receipt)
+    book.first_byte(receipt, 0.0)
     assert (book.in_flight("w"), book.queued_tokens("w")) == (1, 7)
     assert receipt.state is ReceiptState.RELEASED
     book.release(other)
@@ -41,7 +41,7 @@ def test_a_late_release_after_the_loss_of_a_worker_does_not_touch_its_successor(
     old = book.reserve("w", 100, 0.0)
     assert book.drop_target("w") == (old,)
     book.reserve("w", 30, 1.0)
-    book.first_byte(old)
+    book.first_byte(old, 0.0)
     assert not book.release(old)
     assert (book.in_flight("w"), book.queued_tokens("w")) == (1, 30)
 
@@ -54,3 +54,18 @@ def test_only_receipts_older_than_the_limit_are_swept() -> None:
     assert book.in_flight("w") == 1
     book.release(young)
     assert book.drop_target("w") == ()
+
+
+def test_the_head_is_the_oldest_prompt_that_is_not_done() -> None:
+    book = LoadBook()
+    assert book.head("w") == (0, 0.0)
+    first, second = book.reserve("w", 100, 1.0), book.reserve("w", 50, 2.0)
+    assert book.head("w") == (100, 1.0)
+    book.first_byte(first, 4.0)
+    assert book.head("w") == (50, 4.0)
+    third = book.reserve("w", 7, 5.0)
+    assert book.release(second)
+    assert book.head("w") == (7, 5.0)
+    book.first_byte(third, 6.0)
+    assert book.head("w") == (0, 0.0)
+    book.check_invariants()

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from router.scheduling.speeds import (
+    ATTENTION_TOKENS_PRIOR,
     DECODE_STEP_MS_RANGE,
     OVERHEAD_MS_PRIOR,
     OVERHEAD_MS_RANGE,
@@ -76,6 +77,24 @@ def test_cached_prompts_teach_the_overhead_and_not_the_speed() -> None:
         learned.observe_first_token("w", 3, 40.0, alone=True)
     assert learned.overhead_ms("w") == pytest.approx(40, rel=0.2)
     assert learned.prefill_tokens_per_s("w") > before / 1.6
+
+
+@pytest.mark.parametrize("attention_tokens", [20_000.0, 200_000.0])
+def test_what_attention_costs_is_learned_from_long_prompts(attention_tokens: float) -> None:
+    learned, rng = speeds(), Random(3)
+    for _ in range(200):
+        tokens, cached = rng.randrange(100, 60_000), rng.randrange(0, 20_000)
+        area = tokens * (cached + tokens / 2)
+        ttft_ms = (20.0 + 0.05 * (tokens + area / attention_tokens)) * rng.lognormvariate(0, 0.1)
+        learned.observe_first_token("w", tokens, ttft_ms, alone=True, cached_tokens=cached)
+    assert learned.attention_tokens("w") == pytest.approx(attention_tokens, rel=0.4)
+    assert learned.prefill_tokens_per_s("w") == pytest.approx(20_000, rel=0.25)
+
+
+def test_short_prompts_teach_nothing_of_attention() -> None:
+    learned = speeds()
+    feed(learned, 200, 10_000, 5, tokens=(16, 2000))
+    assert learned.attention_tokens("w") == ATTENTION_TOKENS_PRIOR
 
 
 def test_one_outlier_changes_little() -> None:
