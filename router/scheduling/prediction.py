@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 
@@ -28,8 +28,7 @@ def work_tokens(request: RoutingRequest, candidate: Candidate | Candidates) -> f
     more because each attends to all before it (see `router.scheduling.speeds`)."""
     uncached = uncached_tokens(request, candidate)
     before = candidate.match_tokens + uncached / 2
-    work: float | Floats = uncached * (1.0 + before / candidate.attention_tokens)
-    return work
+    return cast("float | Floats", uncached * (1.0 + before / candidate.attention_tokens))
 
 
 @overload
