@@ -38,6 +38,8 @@ class RedisSettings(Slice):
     """Longest wait for one command."""
     connections_max: int = Field(default=64, ge=1, le=10_000)
     """Connections that one process may open."""
+    responses_max: int = Field(default=100_000, ge=1, le=100_000_000)
+    """Most responses of `/v1/responses` that are kept; those that end soonest go first."""
 
 
 class RelaySettings(Slice):
@@ -153,8 +155,6 @@ class ResponsesSettings(Slice):
     """How long a stored response is kept."""
     bytes_max: int = Field(default=4 * 2**20, ge=1024, le=2**28)
     """Longest conversation that is stored with a response, in bytes; longer ones are not stored."""
-    stored_max: int = Field(default=100_000, ge=1, le=100_000_000)
-    """Most stored responses; the oldest go first."""
     background_max: int = Field(default=64, ge=0, le=65_536)
     """Background responses that one router process works on at once; 0: none."""
 

@@ -21,6 +21,7 @@ from rhizome.stores.memory.documents import MemoryDocuments
 from rhizome.stores.memory.lease import MemoryLease
 from rhizome.stores.memory.lines import MemoryLineQueue
 from rhizome.stores.memory.registry import MemoryRegistry
+from rhizome.stores.memory.responses import MemoryStoredResponses
 from rhizome.stores.memory.signals import MemorySignalBoard
 from rhizome.stores.redis.broadcast import RedisBroadcast
 from rhizome.stores.redis.desired import RedisDesiredState
@@ -29,12 +30,15 @@ from rhizome.stores.redis.lease import RedisLease
 from rhizome.stores.redis.lines import RedisLineQueue
 from rhizome.stores.redis.link import RedisLink
 from rhizome.stores.redis.registry import RedisRegistry
+from rhizome.stores.redis.responses import RedisStoredResponses
 from rhizome.stores.redis.signals import RedisSignalBoard
 from rhizome.stores.registry import Registry
+from rhizome.stores.responses import StoredResponses
 from rhizome.stores.signals import SignalBoard
 
 _log = logging.getLogger(__name__)
 _DEAD_LETTERS_MAX = 1000
+_RESPONSES_MAX = 1000
 _PEERS_TIMEOUT_S = 0.5
 _PEERS_CONNECTIONS_MAX = 4
 _SERVER_VERSION_MIN = (7, 0)
@@ -54,6 +58,7 @@ class Stores:
     lines: LineQueue
     documents: Documents
     lease: Lease
+    responses: StoredResponses
     peers: Broadcast
     """What routers tell each other; late news are none, so it gives up sooner than the others."""
     shared: bool = False
@@ -98,6 +103,7 @@ async def open_stores(
         signals=RedisSignalBoard(link),
         lines=RedisLineQueue(link, _DEAD_LETTERS_MAX),
         documents=RedisDocuments(link),
+        responses=RedisStoredResponses(link, settings.responses_max),
         lease=RedisLease(link),
         peers=RedisBroadcast(peers_link, "peers"),
         shared=True,
@@ -122,6 +128,7 @@ def _in_memory(clock: Clock) -> Stores:
         signals=MemorySignalBoard(clock),
         lines=MemoryLineQueue(clock, _DEAD_LETTERS_MAX),
         documents=MemoryDocuments(),
+        responses=MemoryStoredResponses(clock, _RESPONSES_MAX),
         lease=MemoryLease(clock),
         peers=MemoryBroadcast(),
     )
