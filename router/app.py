@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,6 +21,7 @@ from rhizome import __version__
 from rhizome.clock import Clock, SystemClock
 from rhizome.ids import new_id
 from rhizome.settings.tree import RouterSettings, SchedulingSettings, Settings
+from rhizome.stores.broadcast import Broadcast
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
 from router.admin.access import admin_keys
@@ -53,6 +55,10 @@ from router.keys import KeyRing, configured_keys, read_key_file
 from router.live_metrics import live_metrics, shadow_metrics
 from router.media.fetching import MediaFetcher
 from router.metrics import LiveMetrics, RouterMetrics
+from router.peers.exchange import Hearers, PeerExchange, peer_channels
+from router.peers.metrics import peer_metrics
+from router.peers.own import OwnNews
+from router.peers.view import PeerView
 from router.prefix.index import PrefixIndex
 from router.probing import TrustProber
 from router.relay.deadlines import Deadlines
@@ -97,13 +103,19 @@ class _Core:
     dispatcher: Dispatcher
     gate: Gate
     notes: PrefixNotes
+    channels: list[Broadcast]
+    """Where other routers are told of the load."""
 
 
-def _core(settings: RouterSettings, clock: Clock) -> _Core:
+def _core(settings: RouterSettings, clock: Clock, channels: list[Broadcast]) -> _Core:
     scheduling = settings.scheduling
     index = PrefixIndex(settings.prefix.index_bytes_max)
-    book = LoadBook()
-    fleet = Fleet(settings.discovery.failures_to_suspend, told_in_flight=book.in_flight)
+    book, router_id = LoadBook(), new_id("router")
+    peers = PeerView(router_id, settings.peers.lease_s)
+    fleet = Fleet(
+        settings.discovery.failures_to_suspend,
+        told_in_flight=lambda target: book.in_flight(target) + peers.in_flight(target),
+    )
     dispatcher = Dispatcher(
         fleet=fleet,
         index=index,
@@ -113,11 +125,14 @@ def _core(settings: RouterSettings, clock: Clock) -> _Core:
         settings=settings,
         clock=clock,
         rng=Random(scheduling.seed),
-        router_id=new_id("router"),
+        router_id=router_id,
         shadows=_shadows(scheduling),
+        peers=peers,
+        news=OwnNews(router_id, book) if channels else None,
     )
     gate = Gate(dispatcher, settings.admission, clock)
-    return _Core(fleet, index, dispatcher, gate, PrefixNotes(settings.warmup, settings.prefix))
+    notes = PrefixNotes(settings.warmup, settings.prefix)
+    return _Core(fleet, index, dispatcher, gate, notes, channels)
 
 
 def _shadows(settings: SchedulingSettings) -> Shadows | None:
@@ -128,14 +143,19 @@ def _shadows(settings: SchedulingSettings) -> Shadows | None:
 
 
 @asynccontextmanager
-async def running_router(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Router]:
-    """A router with all its background work; raises `StartError` where it cannot start."""
+async def running_router(
+    settings: Settings, clock: Clock | None = None, siblings: Path | None = None
+) -> AsyncIterator[Router]:
+    """A router with all its background work; raises `StartError` where it cannot start.
+
+    `siblings` is the directory in which the processes of one router hear each other.
+    """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         stores = await open_stores(settings.redis, verify=False)
         stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(_session())
-        core = _core(settings.router, clock)
+        core = _core(settings.router, clock, peer_channels(settings.router.peers, stores, siblings))
         plane = await stack.enter_async_context(EventPlane(core.index, clock))
         tasks = await stack.enter_async_context(Tasks("router"))
         renderings = Renderings(settings.router.tokenizer, tasks)
@@ -177,7 +197,7 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             settings=settings.router,
             clock=clock,
         )
-        tasks.start("tick", _tick(core, verifier, clock))
+        _begin_core(core, verifier, registry, tasks)
         rng = Random(settings.router.scheduling.seed)
         trust_prober = TrustProber(core.fleet, verifier, session, clock, rng, trust)
         if trust.probe:
@@ -224,6 +244,18 @@ async def running_router(settings: Settings, clock: Clock | None = None) -> Asyn
             deadlines,
         )
         yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher, admin)
+
+
+def _begin_core(core: _Core, verifier: Verifier, registry: CollectorRegistry, tasks: Tasks) -> None:
+    """Ticks, and shares the load with other routers if there may be some."""
+    dispatcher, news = core.dispatcher, core.dispatcher.news
+    tasks.start("tick", _tick(core, verifier, dispatcher.clock))
+    if news is not None:
+        hearers = Hearers(dispatcher.predicted_elsewhere, core.gate.tick)
+        settings, clock = dispatcher.settings.peers, dispatcher.clock
+        exchange = PeerExchange(core.channels, news, dispatcher.peers, hearers, settings, clock)
+        LiveMetrics(registry, peer_metrics(exchange, news, dispatcher.peers))
+        tasks.start("peers", exchange.run())
 
 
 def _admin(
@@ -292,8 +324,9 @@ def _app(
     install_border(app)
     app.include_router(build_documentation(), dependencies=[Depends(keys)])
     app.include_router(inventory)
-    batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)
-    app.include_router(batches, dependencies=[Depends(keys)])
+    if stores.shared or settings.router.processes == 1:  # each process would have files of its own
+        batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)
+        app.include_router(batches, dependencies=[Depends(keys)])
     return app
 
 

@@ -11,7 +11,7 @@ Left out: rendering, the network's time, clients that leave.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -24,6 +24,7 @@ from loadtest.simulation.floor import PrefillFloor
 from loadtest.simulation.plan import Failure, FleetPlan, Tally
 from loadtest.simulation.prompts import KeyedPrompt
 from loadtest.simulation.router import SimulatedRouter
+from loadtest.simulation.warming import Warming
 from loadtest.simulation.worker import Life, SimulatedWorker, publish
 from loadtest.workloads.requests import TracedRequest
 from rhizome.errors import NoHealthyWorker, QueueFull, QueueTimeout, RequestError
@@ -34,7 +35,7 @@ from router.peers.messages import Told
 from router.relay.dialect import PromptTokensDetails, Usage
 from router.turns import Turns
 from workers.engine.simulated.cache import CacheEvent
-from workers.engine.simulated.requests import RequestUnfit, Step
+from workers.engine.simulated.requests import RequestUnfit, SimRequest, Step
 from workers.engine.simulated.scheduler import Scheduler
 
 MODEL = "simulated"
@@ -54,6 +55,8 @@ class FleetSimulation:
     routers: list[SimulatedRouter] = field(init=False)
     workers: dict[str, SimulatedWorker] = field(default_factory=dict)
     """The living incarnation of each worker."""
+    warming: Warming = field(init=False)
+    _told_s: list[float] = field(init=False)
     _chance: Random = field(init=False)
     _floor: PrefillFloor = field(init=False)
     _arrivals: Iterator[TracedRequest] = field(init=False)
@@ -66,14 +69,23 @@ class FleetSimulation:
             SimulatedRouter(plan, number, self.clock, partial(self._collect_news, number))
             for number in range(plan.routers)
         ]
+        self.warming = Warming(
+            plan.settings.warmup, self.routers, self.agenda, self.tally, self._replay
+        )
+        self._told_s = [-plan.news_interval_s] * plan.routers
         self._chance = Random(f"{plan.seed}/routers")
         self._floor = PrefillFloor(plan.profiles[0], plan.floor_blocks_max)
 
     def run(self, requests: Iterable[TracedRequest]) -> None:
         """Plays the whole workload; every request has ended afterwards."""
         self._arrivals = iter(requests)
+        later = {join.worker: join.at_s for join in self.plan.joins}
         for place in range(len(self.plan.profiles)):
-            self._start_worker(place, incarnation=0)
+            if place in later:
+                start = partial(self._start_worker, place, incarnation=0)
+                self.agenda.at(later[place], start)
+            else:
+                self._start_worker(place, incarnation=0)
         for failure in self.plan.failures:
             self.agenda.at(failure.at_s, partial(self._kill, failure))
         self._next_arrival()
@@ -159,7 +171,9 @@ class FleetSimulation:
     def _dispatch(self, life: Life, assignment: Assignment) -> None:
         life.attempts += 1
         life.assignment = assignment
-        worker = self.workers[assignment.target.record.worker_id]
+        worker = life.worker = self.workers[assignment.target.record.worker_id]
+        worker.in_flight += 1
+        self.tally.in_flight_max = max(self.tally.in_flight_max, worker.in_flight)
         self.columns.worker[life.row] = worker.place
         self.columns.predicted_tokens[life.row] = assignment.predicted_tokens
         overhead_s = worker.scheduler.profile.request_overhead_ms / _MS
@@ -189,10 +203,20 @@ class FleetSimulation:
     def _end(self, life: Life) -> None:
         """Gives the load back."""
         assert life.assignment is not None
+        assert life.worker is not None
+        life.worker.in_flight -= 1
         self._dispatcher(life).release(life.assignment)
         life.assignment = None
 
     # Engines
+
+    def _replay(
+        self, worker: SimulatedWorker, request: SimRequest, ended: Callable[[], None]
+    ) -> None:
+        self._take(worker, worker.scheduler.advance(self.clock.now_s))
+        worker.scheduler.add(request)
+        worker.replays[request.request_id] = ended
+        self._plan_next(worker)
 
     def _plan_next(self, worker: SimulatedWorker) -> None:
         worker.plan += 1
@@ -213,7 +237,9 @@ class FleetSimulation:
             self.tally.steps += step.steps
             self.tally.prefill_steps += step.prefill_tokens > 0
             for started in step.started:
-                worker.lives[started.request_id].cached_tokens = started.cached_tokens
+                life = worker.lives.get(started.request_id)
+                if life is not None:
+                    life.cached_tokens = started.cached_tokens
             if step.first or step.finished:
                 overhead_s = worker.scheduler.profile.token_overhead_ms / _MS
                 self.agenda.at(now_s + overhead_s, partial(self._hear, worker, step))
@@ -235,12 +261,16 @@ class FleetSimulation:
             life = lives.pop(request_id, None)
             if life is not None and life.assignment is not None:
                 self._complete(life, life.assignment)
+            elif request_id in worker.replays:
+                worker.replays.pop(request_id)()
 
     def _complete(self, life: Life, assignment: Assignment) -> None:
         now_s = self.clock.now_s
         usage = Usage(life.prompt.tokens, life.output_len, PromptTokensDetails(life.cached_tokens))
         self.columns.complete(life.row, now_s)
         self._end(life)
+        if life.worker is not None:
+            self.warming.answered(life, life.worker)
         self._turns(life).pump(MODEL)
         self._dispatcher(life).learn(assignment, usage, now_s)
 
@@ -271,6 +301,7 @@ class FleetSimulation:
         self.workers[worker_id] = SimulatedWorker(record, place, Scheduler(profile))
         for router in self.routers:
             router.meet(record)
+        self.warming.joined(self.workers[worker_id])
 
     def _kill(self, failure: Failure) -> None:
         worker = self.workers[f"sim-{failure.worker:04d}"]
@@ -330,13 +361,15 @@ class FleetSimulation:
             self.agenda.at(now_s + interval_s, self._report)
 
     def _collect_news(self, number: int) -> None:
-        at_s = self.clock.now_s + self.plan.news_interval_s
+        """A router has something to tell: at once, unless it told something just before."""
+        at_s = max(self.clock.now_s, self._told_s[number] + self.plan.news_interval_s)
         self.agenda.at(at_s, partial(self._tell_news, number))
 
     def _tell_news(self, number: int) -> None:
         news, delay_s = self.routers[number].news, self.plan.news_delay_s
         told = news.news() if news is not None else None
         if told is not None and delay_s is not None:
+            self._told_s[number] = self.clock.now_s
             self.tally.news += 1
             self.agenda.at(self.clock.now_s + delay_s, partial(self._hear_news, told))
 

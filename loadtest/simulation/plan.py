@@ -20,6 +20,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """A worker is not there from the beginning."""
+
+    at_s: float
+    worker: int
+    """Its place in the fleet, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class FleetPlan:
     """What is simulated, but for the workload."""
 
@@ -35,10 +44,11 @@ class FleetPlan:
     routers: int = 1
     """Each request meets one of them, by chance."""
     news_interval_s: float = 0.005
-    """How long a router collects news of its load before it tells the others."""
+    """Shortest time between two messages of a router about its load."""
     news_delay_s: float | None = 0.002
     """From then until the others know; None: they never do."""
     failures: tuple[Failure, ...] = ()
+    joins: tuple[Join, ...] = ()
     floor_blocks_max: int = 8_000_000
     """Blocks that the endless cache remembers, for the floor."""
 
@@ -63,3 +73,7 @@ class Tally:
     """Requests that had to wait for a worker."""
     news: int = 0
     """Messages between routers."""
+    replayed_tokens: int = 0
+    """Prompt tokens sent to workers that came, to warm them."""
+    in_flight_max: int = 0
+    """Most requests that one worker had at once, on their way there included."""

@@ -14,7 +14,7 @@ from loadtest.client.target import TargetFacts
 from loadtest.plan import Slo
 from loadtest.results import RunResult, Told, machine_facts
 from loadtest.simulation.fleet import MODEL, FleetSimulation
-from loadtest.simulation.plan import Failure, FleetPlan, Tally
+from loadtest.simulation.plan import Failure, FleetPlan, Join, Tally
 from loadtest.simulation.summary import Beyond, summary_of
 from loadtest.workloads.catalog import Choice, open_workload
 from loadtest.workloads.shaping import Shape
@@ -45,6 +45,7 @@ class Scenario:
     settings: RouterSettings = field(default_factory=RouterSettings)
     event_delay_s: float = 0.005
     failures: tuple[Failure, ...] = ()
+    joins: tuple[Join, ...] = ()
     slo: Slo = field(default_factory=Slo)
     warmup_s: float = 0.0
     routers: int = 1
@@ -63,11 +64,9 @@ class Scenario:
         workers = self.workers
         if not workers:
             raise SettingsError("a fleet has at least one worker")
-        for failure in self.failures:
-            if not 0 <= failure.worker < workers:
-                raise SettingsError(
-                    f"worker {failure.worker} cannot fail: the fleet has 0 to {workers - 1}"
-                )
+        for place in (one.worker for one in (*self.failures, *self.joins)):
+            if not 0 <= place < workers:
+                raise SettingsError(f"there is no worker {place}: the fleet has 0 to {workers - 1}")
         blocks = sum(profile.kv_blocks * count for profile, count in self.groups)
         _check_memory(blocks, workers, self.routers)
         return FleetPlan(
@@ -76,6 +75,7 @@ class Scenario:
             seed=self.shape.seed,
             event_delay_s=self.event_delay_s,
             failures=self.failures,
+            joins=self.joins,
             routers=self.routers,
             news_delay_s=self.news_delay_s,
         )
@@ -117,6 +117,8 @@ def simulate(scenario: Scenario, policy: str, told: Told, clock: Clock) -> Simul
         "news": simulation.tally.news,
         "event_delay_s": plan.event_delay_s,
         "failures": len(plan.failures),
+        "joins": len(plan.joins),
+        "replayed_tokens": simulation.tally.replayed_tokens,
         "warmup_s": scenario.warmup_s,
         "beyond": msgspec.to_builtins(beyond),
         "virtual_s": simulation.clock.now_s,

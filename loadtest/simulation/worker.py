@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -31,6 +31,8 @@ class Life:
     cached_tokens: int | None = None
     assignment: Assignment | None = None
     """Where it is now; None while it waits and after its end."""
+    worker: SimulatedWorker | None = None
+    """The worker it was sent to last."""
 
     def at_engine(self, profile: EngineProfile, now_s: float) -> SimRequest:
         """The request as the engine gets it."""
@@ -58,6 +60,12 @@ class SimulatedWorker:
     plan: int = 0
     """Counts up whenever its next event is planned anew, so that old plans are known as such."""
     is_dead: bool = False
+    replays: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What to do at the end of each request that is nobody's: its cache is being warmed."""
+    is_held: bool = True
+    """Whether its warm-up may go on."""
+    in_flight: int = 0
+    """Requests dispatched to it by any router and not ended."""
 
 
 def publish(target: str, events: Sequence[CacheEvent], index: PrefixIndex) -> None:

@@ -13,11 +13,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rhizome.clock import Clock
 from rhizome.errors import StoreUnavailable
 from rhizome.settings.tree import PeerSettings
 from rhizome.stores.broadcast import Broadcast, Listener
+from rhizome.stores.open import Stores
+from rhizome.stores.sockets import SocketBroadcast
 from rhizome.tasks import Tasks
 from router.peers.messages import Prediction, Told, decode, encode, heading
 from router.peers.own import OwnNews
@@ -52,6 +55,14 @@ class Hearers:
     """Other routers have less at some target than before."""
 
 
+def peer_channels(settings: PeerSettings, stores: Stores, siblings: Path | None) -> list[Broadcast]:
+    """Where other routers can be told: on Redis, and in the directory of one router's processes."""
+    if not settings.enabled:
+        return []
+    channels: list[Broadcast] = [SocketBroadcast(siblings)] if siblings is not None else []
+    return [*channels, stores.peers] if stores.shared else channels
+
+
 class PeerExchange:
     """The tasks around `OwnNews` and `PeerView`; `run` ends only when cancelled."""
 
@@ -79,6 +90,7 @@ class PeerExchange:
     async def run(self) -> None:
         """Tells and hears until cancelled; says goodbye then."""
         async with Tasks("peers") as tasks:
+            tasks.start("expire", self._expire())
             for outlet in self._outlets:
                 tasks.start("hear", self._listen(outlet))
                 tasks.start("tell", outlet.run(self._clock, self._tell_all_soon))
@@ -87,17 +99,19 @@ class PeerExchange:
             finally:
                 await self._leave()
 
-    def tick(self) -> None:
-        """To be called often: forgets who fell silent."""
-        lost = self._view.expire(self._clock.monotonic_s())
-        if lost:
-            self.counters.lost_routers += lost
-            left = len(self._view)
-            _log.warning(
-                "%d routers fell silent; load is shared with %s",
-                lost,
-                f"{left} others" if left else "nobody: this router counts its own alone",
-            )
+    async def _expire(self) -> None:
+        """Forgets who fell silent, for ever."""
+        while True:
+            await self._clock.sleep(self._settings.lease_s / 16)
+            lost = self._view.expire(self._clock.monotonic_s())
+            if lost:
+                self.counters.lost_routers += lost
+                left = len(self._view)
+                _log.warning(
+                    "%d routers fell silent; load is shared with %s",
+                    lost,
+                    f"{left} others" if left else "nobody: this router counts its own alone",
+                )
 
     async def _tell(self) -> None:
         settings, clock = self._settings, self._clock
