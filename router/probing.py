@@ -42,6 +42,8 @@ _TOKEN_IDS = range(64, 192)
 _PRIORITY_LAST = 1_000_000
 _BYTES_MAX = 256 * 1024
 _LOOK_S = 0.05
+_ANNOUNCED_WAITS = 4
+"""As long as answers wait until a block counts as missing."""
 _TRAITS = Traits(text=False)
 
 
@@ -110,7 +112,8 @@ class TrustProber:
 
     async def _probe(self, target: Target) -> ProbeEnd:
         prompt, token_ids = self._prompt(target.record)
-        if not await self._eventually(lambda: self._verifier.follows(target.target_id)):
+        settings, follows = self._settings, partial(self._verifier.follows, target.target_id)
+        if not await self._eventually(follows, settings.probe_deadline_s):
             return ProbeEnd.NOT_FOLLOWED
         for matched_tokens in (0, max(0, len(token_ids) - 1)):
             expected = self._verifier.expectation(target, prompt, matched_tokens)
@@ -119,7 +122,8 @@ class TrustProber:
             except WorkerSilent as silent:
                 _log.debug("no probe of %s: %s", target.target_id, silent)
                 return ProbeEnd.SILENT
-            await self._eventually(partial(self._is_announced, expected))
+            announced = partial(self._is_announced, expected)
+            await self._eventually(announced, _ANNOUNCED_WAITS * settings.check_after_s)
             self._verifier.conclude(expected, usage, _TRAITS)
         return ProbeEnd.CHECKED
 
@@ -137,9 +141,9 @@ class TrustProber:
         found = self._verifier.found_blocks(expected)
         return found is not None and found >= expected.prompt.tokens // size
 
-    async def _eventually(self, claim: Callable[[], bool]) -> bool:
-        """Whether it came true before the deadline."""
-        end_s = self._clock.monotonic_s() + self._settings.probe_deadline_s
+    async def _eventually(self, claim: Callable[[], bool], within_s: float) -> bool:
+        """Whether it came true in time."""
+        end_s = self._clock.monotonic_s() + within_s
         while not claim():
             if self._clock.monotonic_s() >= end_s:
                 return False

@@ -195,12 +195,12 @@ def _prompt_cause(wrong: list[_Disagreement], agreeing: deque[Traits]) -> Cause:
         return Cause.SEVERAL_ANSWERS
     if _are_cut(wrong):
         return Cause.TRUNCATION
-    if len(set(offsets)) == 1 and abs(offsets[0]) == 1:
-        return Cause.SPECIAL_TOKENS
     with_tools = all(one.traits.tools for one in wrong)
     chats_agree = any(one.chat and not one.tools for one in agreeing)
     if with_tools and (chats_agree or not any(offsets)):
         return Cause.TOOLS
+    if len(set(offsets)) == 1 and abs(offsets[0]) == 1:
+        return Cause.SPECIAL_TOKENS
     if all(one.traits.chat for one in wrong):
         return Cause.CHAT_TEMPLATE
     if any(one.traits.text for one in wrong):

@@ -163,6 +163,8 @@ def _judge_content(seen: Observation) -> Finding:
 
 def _why_missing(seen: Observation) -> Cause:
     events = seen.events
+    if events.unknown_events:
+        return Cause.EVENT_FORMAT
     if events.adapted:
         return Cause.LORA
     if events.salted:
