@@ -1,8 +1,9 @@
 """One target's KV cache in our own hashes, kept from what its engine says of it.
 
 An engine names its blocks by hashes that are opaque to us. Each stored block is given our chained
-hash, computed from its parent's and its tokens; the parent must have been seen, since a hash is
-computed or there is none: blocks below an unknown parent are skipped and counted, never guessed.
+hash, computed from its parent's and its tokens, or that of the same block elsewhere in the engine
+(another tier, another KV cache group): its name tells which. What can be had in neither way is
+skipped and counted, never guessed.
 
 **Copies.** vLLM does not share equal blocks that were computed twice (two equal prompts in one
 step; the last block of a repeated prompt, which is always computed again). Each copy is announced
@@ -16,12 +17,13 @@ which we start from nothing and see every event since, so a partial view (joined
 in the middle) credits only what is there. What it leaves out is found again when it is stored
 again.
 
-Three things void the view, and it then starts from nothing: `AllBlocksCleared`; more copies than
-the engine has blocks (an engine told to announce reused blocks as stored, `kv_cache_report_mode`);
-one of our hashes under two engine hashes (a LoRA name pointed at another adapter, which the
-engine hashes by path and the events do not carry).
+**Bounds.** A target's device cannot hold more than its engine announced, copies included; a slower
+tier has a bound of our own. What is more is forgotten, the oldest first, and counted: removals
+were lost, stores forged, or blocks in use announced again (`kv_cache_report_mode`).
 
-Left out for now: media other than the device's memory, and KV cache groups above the first.
+Two things void the view, and it then starts from nothing: `AllBlocksCleared`; one of our hashes
+under two engine hashes (a LoRA name pointed at another adapter, which the engine hashes by path and
+the events do not carry).
 """
 
 from __future__ import annotations
@@ -32,19 +34,26 @@ from typing import Any, Protocol
 
 from rhizome.wire.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, EngineHash, KVEvent
 from router.prefix.hashing import extend_chain, root_hash
+from router.prefix.layout import PLAIN_LAYOUT, UNCACHED_KINDS, Group, Layer, Layout, Tier
+from router.prefix.names import Names, key_of, keys_of_names
+from router.prefix.table import Keys
 
 COPIES_MAX = 2**20
-"""Bound on a target that does not say how many blocks it has."""
+"""Bound on a tier that nobody said how many blocks it has."""
+GROUPS_MAX = 64
+"""KV cache groups of one engine; more are nonsense."""
 
 
 class Truth(Protocol):
     """The part of the prefix index that events write (see `router.prefix.index`)."""
 
-    def store(self, target: str, hashes: Sequence[int]) -> None: ...
+    def store(self, target: str, hashes: Keys, layer: Layer) -> int: ...
 
-    def remove(self, target: str, hashes: Sequence[int]) -> None: ...
+    def remove(self, target: str, hashes: Keys, layer: Layer) -> None: ...
 
     def clear(self, target: str) -> None: ...
+
+    def describe(self, target: str, layout: Layout) -> None: ...
 
     def suspend(self, target: str) -> None: ...
 
@@ -59,7 +68,7 @@ class BlockCounters:
     stored: int = 0
     removed: int = 0
     unknown_parent: int = 0
-    """Blocks skipped because the chain above them was not seen."""
+    """Blocks skipped because neither the chain above them nor their name was seen."""
     not_text: int = 0
     """Blocks skipped because their hash covers more than tokens, adapter and salt (media)."""
     adapted: int = 0
@@ -67,15 +76,20 @@ class BlockCounters:
     salted: int = 0
     """Chains stored that begin with a cache salt."""
     passed_over: int = 0
-    """Blocks of another medium or KV cache group."""
+    """Blocks of KV cache groups in which an engine never looks for a prefix."""
     mismatched: int = 0
     """Blocks of a size that the worker did not register."""
     unknown_events: int = 0
     """Events of a type that this version does not know."""
     clears: int = 0
     """Times that everything known of the target was dropped, for whatever reason."""
-    overflows: int = 0
+    over_bound: int = 0
+    """Blocks forgotten since there were more than the engine can hold."""
     conflicts: int = 0
+
+
+class _Conflict(Exception):
+    """An engine's name stands for two blocks, or a block has two names."""
 
 
 class EngineBlocks:
@@ -87,23 +101,59 @@ class EngineBlocks:
         self._target = target
         self._truth = truth
         self._block_size = block_size
-        self._copies_max = blocks_max if blocks_max is not None else COPIES_MAX
-        self._ours: dict[EngineHash, int] = {}
-        self._held: set[int] = set()
-        self._more_copies: dict[EngineHash, int] = {}
-        self._copies = 0
+        self._bounds = {Tier.DEVICE: COPIES_MAX if blocks_max is None else blocks_max}
+        self._names: dict[Layer, Names] = {}
+        self._groups: dict[int, Group] = {}
+        self._stores: dict[Layer, dict[int, int]] = {}
+        self._removals: dict[Layer, set[int]] = {}
+        self._unnamed: dict[Layer, dict[int, int]] = {}
         self.counters = BlockCounters()
         self.mismatch = False
         """The engine's block size is not the registered one: nothing of it can be credited."""
 
     def __len__(self) -> int:
-        """Blocks known, copies not counted."""
-        return len(self._ours)
+        """Blocks known in all tiers and groups, copies not counted."""
+        return sum(map(len, self._names.values()))
+
+    @property
+    def bytes_used(self) -> int:
+        """Memory of the engine's names, in bytes."""
+        return sum(names.bytes_used for names in self._names.values())
 
     def apply(self, events: Sequence[KVEvent]) -> None:
-        """Takes events in the engine's order."""
+        """Takes the events of one batch, in the engine's order.
+
+        Stores and removals of different blocks commute, so they are gathered, and carried out at
+        the end or where one block comes twice.
+        """
+        self.counters.events += len(events)
+        try:
+            self._apply(events)
+        except _Conflict:
+            self._start_again(events)
+
+    def clear(self) -> None:
+        """Forgets everything but what kinds of groups there are."""
+        self.counters.clears += 1
+        self._names.clear()
+        self._stores.clear()
+        self._removals.clear()
+        self._unnamed.clear()
+        self._truth.clear(self._target)
+
+    def check_invariants(self) -> None:
+        """For tests: raises AssertionError if the parts disagree."""
+        for layer, names in self._names.items():
+            names.check_invariants()
+            assert names.copies <= self._bounds.get(layer.tier, COPIES_MAX)
+        for tier in Tier:
+            assert self._copies(tier) <= self._bounds.get(tier, COPIES_MAX)
+        assert not self._stores
+        assert not self._removals
+        assert not self._unnamed
+
+    def _apply(self, events: Sequence[KVEvent]) -> None:
         for event in events:
-            self.counters.events += 1
             if isinstance(event, BlockStored):
                 self._stored(event)
             elif isinstance(event, BlockRemoved):
@@ -111,33 +161,37 @@ class EngineBlocks:
             else:
                 assert isinstance(event, AllBlocksCleared)
                 self.clear()
+        self._carry_out()
+        self._name_late()
 
-    def clear(self) -> None:
-        """Forgets everything."""
-        self.counters.clears += 1
-        self._ours.clear()
-        self._held.clear()
-        self._more_copies.clear()
-        self._copies = 0
-        self._truth.clear(self._target)
+    def _start_again(self, events: Sequence[KVEvent]) -> None:
+        """After a conflict: what these events say counts if it does not need what came before."""
+        self.counters.conflicts += 1
+        self.clear()
+        try:
+            self._apply(events)
+        except _Conflict:
+            self.clear()
 
-    def check_invariants(self) -> None:
-        """For tests: raises AssertionError if the parts disagree."""
-        assert set(self._ours.values()) == self._held
-        assert len(self._ours) == len(self._held)
-        assert set(self._more_copies) <= set(self._ours)
-        assert all(more > 0 for more in self._more_copies.values())
-        assert self._copies == len(self._ours) + sum(self._more_copies.values())
-        assert self._copies <= self._copies_max
+    # ------------------------------------------------------------------- stores
 
     def _stored(self, event: BlockStored) -> None:
         count = len(event.block_hashes)
-        if not _is_credited(event):
+        if event.kv_cache_spec_kind in UNCACHED_KINDS:
             self.counters.passed_over += count
             return
-        if event.block_size != self._block_size:
+        layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
+        if not event.token_ids:
+            self._store_named(layer, event)
+            return
+        span, left = divmod(event.block_size, self._block_size or event.block_size + 1)
+        if left or not 0 <= layer.group < GROUPS_MAX:
             self.counters.mismatched += count
             self.mismatch = True
+            return
+        self._learn_group(layer.group, event, span)
+        if event.blocks != count:
+            self._store_named(layer, event)
             return
         if event.lora_name is not None:
             self.counters.adapted += count
@@ -147,56 +201,139 @@ class EngineBlocks:
             return
         self.counters.not_text += count - textual
         tokens = event.token_ids[: textual * event.block_size]
+        assert self._block_size is not None
         try:
-            chain = extend_chain(parent, tokens, event.block_size)
+            chain = extend_chain(parent, tokens, self._block_size)[span - 1 :: span]
         except ValueError:
             self.counters.not_text += textual
             return
-        engine_hashes = event.block_hashes[:textual]
-        if self._contradicts(engine_hashes, chain):
-            self.counters.conflicts += 1
-            self.clear()
-            if event.parent_block_hash is not None:
-                self.counters.unknown_parent += textual
-                return
-        self._insert(engine_hashes, chain)
+        self._store(layer, event.block_hashes[:textual], chain)
 
-    def _insert(self, engine_hashes: Sequence[EngineHash], chain: Sequence[int]) -> None:
-        new: list[int] = []
-        for engine_hash, ours in zip(engine_hashes, chain, strict=True):
-            if engine_hash in self._ours:
-                self._more_copies[engine_hash] = self._more_copies.get(engine_hash, 0) + 1
+    def _store(self, layer: Layer, engine_hashes: Sequence[EngineHash], ours: list[int]) -> None:
+        names = keys_of_names(engine_hashes)
+        stores = self._stores.setdefault(layer, {})
+        removals = self._removals.get(layer, ())
+        repeated = not stores.keys().isdisjoint(names) or len(set(names)) != len(names)
+        if not repeated and not removals:
+            stores.update(zip(names, ours, strict=True))
+            return
+        for name, block in zip(names, ours, strict=True):
+            if name in self._stores.get(layer, ()) or name in self._removals.get(layer, ()):
+                self._carry_out()
+            self._stores.setdefault(layer, {})[name] = block
+
+    def _store_named(self, layer: Layer, event: BlockStored) -> None:
+        """Blocks that are known by name only; the event that says what they are may come later in
+        the same batch."""
+        for name in keys_of_names(event.block_hashes):
+            ours = self._find(name)
+            if ours:
+                self._store(layer, [name], [ours])
             else:
-                self._ours[engine_hash] = ours
-                self._held.add(ours)
-                new.append(ours)
-        self._copies += len(chain)
-        self.counters.stored += len(chain)
-        if self._copies > self._copies_max:
-            self.counters.overflows += 1
-            self.clear()
-        elif new:
-            self._truth.store(self._target, new)
+                waiting = self._unnamed.setdefault(layer, {})
+                waiting[name] = waiting.get(name, 0) + 1
+
+    def _name_late(self) -> None:
+        """Stores what was named since."""
+        unnamed, self._unnamed = self._unnamed, {}
+        for layer, waiting in unnamed.items():
+            for name, copies in waiting.items():
+                ours = self._find(name)
+                if not ours:
+                    self.counters.unknown_parent += copies
+                for _ in range(copies if ours else 0):
+                    self._store(layer, [name], [ours])
+        self._carry_out()
+
+    def _learn_group(self, number: int, event: BlockStored, span: int) -> None:
+        group = Group.of_kind(
+            number,
+            event.kv_cache_spec_kind,
+            event.kv_cache_spec_sliding_window,
+            event.block_size,
+            span,
+        )
+        if self._groups.get(number) != group:
+            self._groups[number] = group
+            groups = tuple(self._groups[one] for one in sorted(self._groups))
+            self._truth.describe(self._target, Layout(groups) if groups else PLAIN_LAYOUT)
+
+    # ----------------------------------------------------------------- removals
 
     def _removed(self, event: BlockRemoved) -> None:
-        if not _is_credited(event):
-            self.counters.passed_over += len(event.block_hashes)
-            return
-        gone: list[int] = []
-        for engine_hash in event.block_hashes:
-            if engine_hash not in self._ours:
+        layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
+        for name in keys_of_names(event.block_hashes):
+            waiting = self._unnamed.get(layer, {})
+            if name in waiting:
+                waiting[name] -= 1
+                if not waiting[name]:
+                    del waiting[name]
                 continue
-            self._copies -= 1
-            self.counters.removed += 1
-            more = self._more_copies.pop(engine_hash, 0)
-            if more > 1:
-                self._more_copies[engine_hash] = more - 1
-            elif more == 0:
-                ours = self._ours.pop(engine_hash)
-                self._held.remove(ours)
-                gone.append(ours)
-        if gone:
-            self._truth.remove(self._target, gone)
+            if name in self._stores.get(layer, ()) or name in self._removals.get(layer, ()):
+                self._carry_out()
+            self._removals.setdefault(layer, set()).add(name)
+
+    # -------------------------------------------------------------- carrying out
+
+    def _carry_out(self) -> None:
+        """Tells the names and the index of what was gathered: removals first, for room."""
+        removals, self._removals = self._removals, {}
+        for layer, gone in removals.items():
+            names = self._names.get(layer)
+            if names is not None:
+                ours, count = names.remove(gone)
+                self.counters.removed += count
+                self._forget(layer, ours)
+        stores, self._stores = self._stores, {}
+        for layer, new in stores.items():
+            if new:
+                self._insert(layer, new)
+
+    def _insert(self, layer: Layer, new: dict[int, int]) -> None:
+        if len(set(new.values())) != len(new):
+            raise _Conflict
+        names = self._names.get(layer)
+        if names is None:
+            names = self._names[layer] = Names()
+        added = names.add(new)
+        if added.contradicted:
+            raise _Conflict
+        if self._truth.store(self._target, added.ours, layer) < added.unknown:
+            raise _Conflict  # one of them is held under another name
+        self.counters.stored += len(new)
+        self._keep_bound(layer.tier)
+
+    def _keep_bound(self, tier: Tier) -> None:
+        excess = self._copies(tier) - self._bounds.get(tier, COPIES_MAX)
+        while excess > 0:
+            layer = max(
+                (one for one in self._names if one.tier is tier),
+                key=lambda one: self._names[one].copies,
+            )
+            ours, copies = self._names[layer].remove_oldest(excess)
+            self.counters.over_bound += copies
+            excess -= copies
+            self._forget(layer, ours)
+
+    def _forget(self, layer: Layer, ours: Keys) -> None:
+        if len(ours):
+            self._truth.remove(self._target, ours, layer)
+
+    def _copies(self, tier: Tier) -> int:
+        return sum(names.copies for layer, names in self._names.items() if layer.tier is tier)
+
+    # ------------------------------------------------------------------- chains
+
+    def _find(self, name: int) -> int:
+        """Our hash of a block that the engine has anywhere; 0 if there is none."""
+        for stores in self._stores.values():
+            if name in stores:
+                return stores[name]
+        for names in self._names.values():
+            ours = names.get(name)
+            if ours:
+                return ours
+        return 0
 
     def _start_of_chain(self, event: BlockStored) -> tuple[int | None, int]:
         """Our hash above the event's first block, and how many of its blocks can be hashed.
@@ -205,8 +342,10 @@ class EngineBlocks:
         order, the LoRA name, `[media id, offset]` pairs, the cache salt (a prompt's first block
         only) and digests of embeddings.
         """
-        rows = event.extra_keys or [None] * len(event.block_hashes)
-        first = _without_adapter(rows[0] if rows else None, event.lora_name)
+        rows = event.extra_keys
+        if not rows:
+            return self._parent(event, None), len(event.block_hashes)
+        first = _without_adapter(rows[0], event.lora_name)
         salt: str | None = None
         if event.parent_block_hash is None and len(first) == 1 and isinstance(first[0], str):
             salt, first = first[0], []
@@ -223,19 +362,7 @@ class EngineBlocks:
     def _parent(self, event: BlockStored, salt: str | None) -> int | None:
         if event.parent_block_hash is None:
             return root_hash(event.lora_name, salt)
-        return self._ours.get(event.parent_block_hash)
-
-    def _contradicts(self, engine_hashes: Sequence[EngineHash], chain: Sequence[int]) -> bool:
-        for engine_hash, ours in zip(engine_hashes, chain, strict=True):
-            known = self._ours.get(engine_hash)
-            if known != ours and (known is not None or ours in self._held):
-                return True
-        return False
-
-
-def _is_credited(event: BlockStored | BlockRemoved) -> bool:
-    """Whether the event is about device memory and the first KV cache group."""
-    return event.group_idx in (None, 0) and event.medium in (None, "GPU")
+        return self._find(key_of(event.parent_block_hash)) or None
 
 
 def _without_adapter(row: list[Any] | None, lora_name: str | None) -> list[Any]:

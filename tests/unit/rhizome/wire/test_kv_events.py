@@ -78,6 +78,20 @@ def test_arrays_of_older_engines_may_end_early() -> None:
     ]
 
 
+@pytest.mark.parametrize("event", [STORED_MAP, STORED_ARRAY])
+def test_a_window_group_may_name_some_of_the_blocks_or_say_nothing_of_them(event: Any) -> None:
+    """vLLM leaves out the hashes of masked blocks, and all but the hashes of offloaded ones."""
+    some: Any = {**event, "block_hashes": [2]} if isinstance(event, dict) else [*event]
+    bare: Any = {**event, "token_ids": [], "block_size": 0} if isinstance(event, dict) else [*event]
+    if isinstance(event, list):
+        some[1], bare[3], bare[4] = [2], [], 0
+    first, second = decode_batch(packed(some, bare)).events
+    assert isinstance(first, BlockStored)
+    assert isinstance(second, BlockStored)
+    assert (first.block_hashes, first.blocks) == ([2], 2)
+    assert (second.block_hashes, second.blocks) == ([1, 2], 0)
+
+
 def test_unknown_fields_are_passed_over() -> None:
     assert decode_batch(packed({**STORED_MAP, "novel": {"x": [1]}})).events == [STORED]
     assert decode_batch(packed([*STORED_ARRAY, "spec", "novel", 9])).events == [STORED]
@@ -113,7 +127,8 @@ def test_a_batch_without_a_rank_is_read() -> None:
         packed({"type": "BlockStored"}),
         packed({**STORED_MAP, "block_hashes": "12"}),
         packed({**STORED_MAP, "token_ids": [5, 6, 7]}),
-        packed({**STORED_MAP, "block_size": 0, "token_ids": []}),
+        packed({**STORED_MAP, "block_size": 0}),
+        packed({**STORED_MAP, "block_size": -2, "token_ids": []}),
         packed({**STORED_MAP, "block_size": -2}),
         packed(["BlockRemoved"]),
         packed(["BlockRemoved", [None]]),

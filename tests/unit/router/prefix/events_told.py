@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rhizome.wire.kv_events import (
@@ -12,6 +11,8 @@ from rhizome.wire.kv_events import (
     KVEvent,
     KVEventBatch,
 )
+from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout
+from router.prefix.table import Keys
 
 BLOCK = 4
 TARGET = "w1"
@@ -21,22 +22,34 @@ class RememberedTruth:
     """The truth layer of the index for one target, without its bounds."""
 
     def __init__(self) -> None:
-        self.blocks: set[int] = set()
+        self.layers: dict[Layer, set[int]] = {}
+        self.layout = PLAIN_LAYOUT
         self.suspended = False
+
+    @property
+    def blocks(self) -> set[int]:
+        """Those on the device, of the first group."""
+        return self.layers.setdefault(PLAIN, set())
 
     @property
     def credited(self) -> set[int]:
         return set() if self.suspended else self.blocks
 
-    def store(self, target: str, hashes: Sequence[int]) -> None:
+    def store(self, target: str, hashes: Keys, layer: Layer) -> int:
         assert target == TARGET
-        self.blocks.update(hashes)
+        held = self.layers.setdefault(layer, set())
+        before = len(held)
+        held.update(hashes.tolist())
+        return len(held) - before
 
-    def remove(self, target: str, hashes: Sequence[int]) -> None:
-        self.blocks.difference_update(hashes)
+    def remove(self, target: str, hashes: Keys, layer: Layer) -> None:
+        self.layers[layer].difference_update(hashes.tolist())
 
     def clear(self, target: str) -> None:
-        self.blocks.clear()
+        self.layers.clear()
+
+    def describe(self, target: str, layout: Layout) -> None:
+        self.layout = layout
 
     def suspend(self, target: str) -> None:
         self.suspended = True
