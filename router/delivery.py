@@ -126,6 +126,7 @@ class _Attempt:
     __slots__ = (
         "_call",
         "_client",
+        "_connection",
         "_facts",
         "_headers",
         "_parts",
@@ -152,6 +153,7 @@ class _Attempt:
         self._facts = facts
         self.began: Callable[[], None] | None = None
         """Told of a stream's first byte."""
+        self._connection: WorkerConnection | None = None
         self._scanner: EventScanner | None = None
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
@@ -165,6 +167,7 @@ class _Attempt:
         """The engine itself has told the client of its failure."""
 
     def on(self, connection: WorkerConnection) -> None:
+        self._connection = connection
         self._client.follow(connection)
 
     def answered(self, status: int, headers: dict[bytes, bytes]) -> None:
@@ -192,6 +195,10 @@ class _Attempt:
             if not self.has_relayed:
                 self._begin()
             self._client.write(out)
+        connection = self._connection
+        if connection is not None and self.has_relayed:
+            passage = None if scanner.held_bytes else self._client.passage()
+            connection.pass_on(passage, self._call.endpoint.dialect.marks)
 
     def ended(self) -> None:
         scanner = self._scanner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 Headers = tuple[tuple[str, str], ...]
@@ -28,6 +29,10 @@ class Client(Protocol):
 
     def write(self, data: bytes) -> None:
         """Some of the body, never empty."""
+        ...
+
+    def passage(self) -> Callable[[bytes], object] | None:
+        """Takes some of the body in HTTP's chunked framing already; None if that cannot be."""
         ...
 
     def end(self, data: bytes = b"") -> None:

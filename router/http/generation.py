@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rhizome.clock import Clock
@@ -32,7 +33,7 @@ from router.http.server.exchange import (
 from router.http.surface import Arrival, Endpoint
 from router.keys import KeyRing, Principal
 from router.relay.deadlines import Deadlines
-from router.service import Service
+from router.stored.serving import Serves
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S_MAX = 86_400
@@ -44,7 +45,7 @@ _PRIORITIES = {one.value.encode(): one for one in Priority}
 class Serving:
     """What exchanges need to be served."""
 
-    service: Service
+    service: Serves
     keys: KeyRing
     tasks: Tasks
     deadlines: Deadlines
@@ -159,6 +160,9 @@ class GenerationExchange:
         if self._is_chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._connection.transport.write(data)
+
+    def passage(self) -> Callable[[bytes], object] | None:
+        return self._connection.transport.write if self._is_chunked else None
 
     def end(self, data: bytes = b"") -> None:
         if self._left:

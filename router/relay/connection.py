@@ -7,6 +7,7 @@ and handed on in the same call, which is most of what makes a token cheap.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
@@ -14,6 +15,7 @@ import httptools
 from rhizome.errors import RequestError, WorkerTimeout, WorkerUnreachable
 from rhizome.settings.tree import RelaySettings
 from router.relay.deadlines import NEVER_S, Deadlines
+from router.relay.framing import CHUNK_BYTES_MAX, CHUNK_HEADS, EVENT_CHUNK_END
 
 _HEAD_BYTES_MAX = 64 * 1024
 
@@ -57,8 +59,10 @@ class WorkerConnection(asyncio.Protocol):
         self._is_framed = False
         self._has_body = False
         self._is_paused = False
+        self._passing: Callable[[bytes], object] | None = None
+        self._marks: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+        self._is_between_chunks = False
         self._idle_timeout_s = settings.idle_timeout_s
-        self._total_deadline_s = NEVER_S
         self.deadline_s = NEVER_S
 
     @property
@@ -77,9 +81,10 @@ class WorkerConnection(asyncio.Protocol):
         if transport is None:
             raise NotSent
         deadlines = self._deadlines
-        self._receiver, self._has_body, self._is_paused = receiver, False, False
+        self._receiver, self._has_body, self._passing = receiver, False, None
         over = self._over = asyncio.get_running_loop().create_future()
-        self._total_deadline_s = deadlines.now_s + self._settings.total_timeout_s
+        life = _Life(self, deadlines.now_s + self._settings.total_timeout_s)
+        deadlines.add(life)
         self.deadline_s = deadlines.now_s + self._settings.first_byte_timeout_s
         deadlines.add(self)
         if len(parts[1]) < 65_536:
@@ -90,9 +95,11 @@ class WorkerConnection(asyncio.Protocol):
             await over
         except BaseException:
             if self._over is over:  # not if the answer is complete and the connection kept
-                self._receiver = self._over = None
+                self._receiver = self._over = self._passing = None
                 self.abort()
             raise
+        finally:
+            deadlines.remove(life)
 
     def pause(self) -> None:
         """The receiver's client is slow: reads no more until `resume`."""
@@ -105,6 +112,15 @@ class WorkerConnection(asyncio.Protocol):
             self._is_paused = False
             self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
             self._transport.resume_reading()
+
+    def pass_on(self, write: Callable[[bytes], object] | None, marks: tuple[bytes, ...]) -> None:
+        """Hands the tokens that come next to `write`, framing included, unless one has a mark.
+
+        A token here is one whole chunk of whole events. All else goes to the receiver, which says
+        anew each time whether what follows may be passed on. Without three marks nothing is.
+        """
+        if len(marks) == 3:
+            self._passing, self._marks = write, (marks[0], marks[1], marks[2])
 
     def keep(self, idle_s: float) -> None:
         """Idle from now on, for so long."""
@@ -122,10 +138,14 @@ class WorkerConnection(asyncio.Protocol):
         if self._receiver is None:
             self._pool.forget(self)
             self.abort()
-        elif self._is_paused and self._deadlines.now_s < self._total_deadline_s:
+        elif self._is_paused:
             self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
         else:
-            self._fail(WorkerTimeout("the worker did not answer in time"))
+            self.time_out()
+
+    def time_out(self) -> None:
+        """Gives the exchange up."""
+        self._fail(WorkerTimeout("the worker did not answer in time"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not derived from it
@@ -143,6 +163,22 @@ class WorkerConnection(asyncio.Protocol):
             self._fail(NotSent())
 
     def data_received(self, data: bytes) -> None:
+        passing = self._passing
+        if (
+            passing is not None
+            and self._is_between_chunks
+            and len(data) < CHUNK_BYTES_MAX
+            and data.startswith(CHUNK_HEADS[len(data)])
+            and data.endswith(EVENT_CHUNK_END)
+        ):
+            first, second, third = self._marks
+            if first not in data and second not in data and third not in data:
+                self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
+                passing(data)
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._receiver is None:
             self._pool.forget(self)
             self.abort()
@@ -159,6 +195,7 @@ class WorkerConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(WorkerUnreachable("the worker's answer is no HTTP"))
         else:
+            self._is_between_chunks = self._is_between_chunks and data.endswith(b"\r\n")
             if not self._has_body and self._head_bytes > _HEAD_BYTES_MAX:
                 self._fail(WorkerUnreachable("the worker's answer has too long a head"))
 
@@ -180,10 +217,15 @@ class WorkerConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._has_body = True
-        deadline_s = self._deadlines.now_s + self._idle_timeout_s
-        self.deadline_s = min(deadline_s, self._total_deadline_s)
+        self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
         if self._receiver is not None:
             self._receiver.received(body)
+
+    def on_chunk_header(self) -> None:
+        self._is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._is_between_chunks = True
 
     def on_message_complete(self) -> None:
         if self._receiver is not None and self._parser.get_status_code() >= 200:
@@ -198,7 +240,8 @@ class WorkerConnection(asyncio.Protocol):
         except RequestError as error:
             self._fail(error)
             return
-        self._receiver = self._over = None
+        self._receiver = self._over = self._passing = None
+        self._is_between_chunks = False
         self._head_bytes = 0
         if self._is_paused:
             self.resume()
@@ -209,10 +252,24 @@ class WorkerConnection(asyncio.Protocol):
         over.set_result(None)
 
     def _fail(self, error: Exception) -> None:
-        over, self._receiver, self._over = self._over, None, None
+        over, self._receiver, self._over, self._passing = self._over, None, None, None
         self.abort()
         if over is not None and not over.done():
             over.set_exception(error)
+
+
+class _Life:
+    """The deadline of a whole exchange, however lively it is."""
+
+    __slots__ = ("_connection", "deadline_s")
+
+    def __init__(self, connection: WorkerConnection, deadline_s: float) -> None:
+        self._connection = connection
+        self.deadline_s = deadline_s
+
+    def expired(self) -> None:
+        self.deadline_s = NEVER_S
+        self._connection.time_out()
 
 
 class Pool(Protocol):

@@ -7,7 +7,8 @@ import msgspec
 from rhizome.errors import RequestError
 from router.relay.dialect import OPENAI, Dialect, Note, PromptTokensDetails, Usage
 
-_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+"""How the last event of a stream begins."""
 _FAILURE = b"event: error"
 _DATA = b"data: "
 
@@ -52,7 +53,7 @@ def _usage(body: bytes) -> Usage | None:
 def _note(event: bytes) -> Note:
     if event.startswith(_FAILURE):
         return Note(is_failure=True)
-    if not event.startswith(_ENDS):
+    if not event.startswith(ENDS):
         return Note()
     try:
         response = _event_decoder.decode(event.partition(_DATA)[2]).response
@@ -69,7 +70,7 @@ def _error_event(error: RequestError) -> bytes:
 
 RESPONSES = Dialect(
     name="responses",
-    marks=(_FAILURE, *_ENDS),
+    marks=(_FAILURE, *ENDS),
     note=_note,
     usage=_usage,
     error_body=OPENAI.error_body,

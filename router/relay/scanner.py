@@ -28,7 +28,6 @@ class EventScanner:
         "_marks",
         "_strip_usage",
         "done",
-        "events",
         "failed",
         "usage",
     )
@@ -40,8 +39,6 @@ class EventScanner:
         self._event_bytes_max = event_bytes_max
         self._held = b""
         self.usage: Usage | None = None
-        self.events = 0
-        """Events forwarded, the end mark not counted: about one per token."""
         self.done = False
         """The stream came to its proper end."""
         self.failed = False
@@ -60,7 +57,6 @@ class EventScanner:
         for mark in self._marks:
             if mark in chunk:
                 return self._read(chunk)
-        self.events += chunk.count(_END)
         return chunk
 
     def _whole_events(self, chunk: bytes) -> bytes:
@@ -81,12 +77,10 @@ class EventScanner:
 
     def _keep(self, event: bytes) -> bool:
         if not any(mark in event for mark in self._marks):
-            self.events += 1
             return True
         note = self._dialect.note(event)
         self.failed |= note.is_failure
         self.done |= note.is_end
         if note.usage is not None:
             self.usage = note.usage
-        self.events += not (note.is_end or note.is_usage_only)
         return not (note.is_usage_only and self._strip_usage)

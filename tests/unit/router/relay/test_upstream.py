@@ -6,8 +6,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
+from unittest.mock import Mock
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rhizome.clock import SystemClock
 from rhizome.errors import WorkerTimeout, WorkerUnreachable
@@ -16,7 +20,9 @@ from rhizome.tasks import Tasks
 from router.fleet import targets_of
 from router.relay.connection import WorkerConnection
 from router.relay.deadlines import Deadlines
-from router.relay.upstream import Upstream, UpstreamRequest
+from router.relay.dialect import OPENAI
+from router.relay.scanner import EventScanner
+from router.relay.upstream import Origin, Upstream, UpstreamRequest
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.waiting import eventually
 
@@ -46,11 +52,11 @@ class Kept:
 
 
 @asynccontextmanager
-async def upstream_with(**settings: float) -> AsyncIterator[Upstream]:
+async def upstream_with(**bounds: float) -> AsyncIterator[Upstream]:
     deadlines = Deadlines(SystemClock())
     async with Tasks("test") as tasks:
         tasks.start("deadlines", deadlines.run(lambda late_s: None))
-        upstream = Upstream(RelaySettings.model_validate(settings), deadlines)
+        upstream = Upstream(RelaySettings.model_validate(bounds), deadlines)
         yield upstream
         upstream.close()
         await asyncio.sleep(0)
@@ -207,3 +213,89 @@ async def test_a_paused_answer_is_not_read() -> None:
             await asyncio.sleep(0)
         await work
         assert sum(sizes) > 2_000_000
+
+
+TOKEN = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
+MARKS = (b'"usage"', b'"error"', b"data: [DONE]")
+
+
+class Passing(Kept):
+    """Says after each piece that was parsed that the next may be passed on, as a relay does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = b""
+        self.parsed = b""
+        self._scanner = EventScanner(OPENAI, strip_usage=False, event_bytes_max=2**20)
+
+    def received(self, data: bytes) -> None:
+        out = self._scanner.feed(data)
+        self.parsed += out
+        self.body += out
+        assert self.connection is not None
+        self.connection.pass_on(None if self._scanner.held_bytes else self._take, MARKS)
+
+    def _take(self, data: bytes) -> None:
+        self.raw += data
+        size, _, rest = data.partition(b"\r\n")
+        assert int(size, 16) == len(rest) - 2
+        self.body += rest[:-2]
+
+
+def framed(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+@given(
+    groups=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(0, 2000), max_size=6),
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+async def test_tokens_come_in_order_however_chunks_and_reads_are_cut(
+    groups: list[int], cuts: list[int]
+) -> None:
+    pieces = [TOKEN * count for count in groups]
+    pieces += [TOKEN[:20], TOKEN[20:], TOKEN, TOKEN.replace(b"hi", b'\\"usage\\"'), TOKEN]
+    stream = framed(*pieces, b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    edges = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
+    deadlines = Deadlines(SystemClock())
+    answer = Passing()
+    origin = Origin("http://127.0.0.1:1", RelaySettings(), deadlines)
+    connection = WorkerConnection(origin, RelaySettings(), deadlines)
+    transport = Mock(spec=asyncio.Transport)
+    transport.is_closing.return_value = False
+    connection.connection_made(transport)
+    answer.on(connection)
+    async with Tasks("test") as tasks:
+        work = tasks.start("ask", connection.exchange((b"", b""), answer))
+        await asyncio.sleep(0)
+        connection.data_received(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
+        )
+        for start, end in pairwise(edges):
+            connection.data_received(stream[start:end])
+        await work
+    assert answer.body == b"".join(pieces) + b"data: [DONE]\n\n"
+    assert answer.has_ended
+
+
+async def test_a_token_that_comes_alone_is_passed_on_as_it_is() -> None:
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for piece in (TOKEN, TOKEN, TOKEN, b"data: [DONE]\n\n"):
+            writer.write(framed(piece))
+            await asyncio.sleep(0.02)
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(engine, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, upstream_with() as upstream:
+        answer = Passing()
+        target = targets_of(FakeEngine(url=url).record())[0]
+        await upstream.exchange(target, request(), answer)
+    assert answer.raw == framed(TOKEN, TOKEN)
+    assert answer.parsed == TOKEN + b"data: [DONE]\n\n"
