@@ -97,7 +97,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             Scenario(
                 name="one-prefix",
                 choice=Choice(name="one-prefix", settings={"output_tokens": 40}),
-                knee_per_s=100.0,
+                knee_per_s=130.0,
             ),
             Scenario(
                 name="decode-heavy",

@@ -27,7 +27,6 @@ from loadtest.workloads.catalog import Choice
 from loadtest.workloads.requests import Api
 from loadtest.workloads.shaping import Shape
 from rhizome.clock import SystemClock
-from rhizome.errors import MissingDependency
 from rhizome.settings.load import environment_copy, load_settings
 from workers.demo_models import ensure_model
 
@@ -122,13 +121,9 @@ async def own_reading(directory: Path, trace: Path, api: Api) -> Reading:
 
 
 def client_program(name: str) -> str:
-    """The client in an environment of its own; the test is skipped, with pip's words, if it
-    cannot be had."""
+    """The client in an environment of its own; raises `MissingDependency` with pip's words."""
     directory = peers_directory(load_settings().state_directory)
-    try:
-        return str(installed_peer(PEERS[name], directory))
-    except MissingDependency as error:
-        pytest.skip(error.message)
+    return str(installed_peer(PEERS[name], directory))
 
 
 async def run_client(command: Sequence[str], directory: Path, **environment: str) -> None:

@@ -35,7 +35,6 @@ main(parser.parse_args())
 
 
 async def test_vllm_bench_serve_replays_a_timed_trace(tmp_path: Path) -> None:
-    pytest.importorskip("vllm.benchmarks.serve")
     trace = write_trace(tmp_path / "trace.jsonl", units_per_s=1000.0)
     async with open_rig(tmp_path) as rig:
         command = [sys.executable, "-c", VLLM_BENCH_SERVE, "--backend", "openai"]
