@@ -64,7 +64,8 @@ class Scenario:
         workers = self.workers
         if not workers:
             raise SettingsError("a fleet has at least one worker")
-        for place in (one.worker for one in (*self.failures, *self.joins)):
+        befallen = [one.worker for one in self.failures] + [one.worker for one in self.joins]
+        for place in befallen:
             if not 0 <= place < workers:
                 raise SettingsError(f"there is no worker {place}: the fleet has 0 to {workers - 1}")
         blocks = sum(profile.kv_blocks * count for profile, count in self.groups)

@@ -15,8 +15,9 @@ from rhizome.clock import SystemClock
 from rhizome.errors import SettingsError
 
 if TYPE_CHECKING:  # numpy and the engine are for those who simulate
-    from loadtest.simulation.plan import Failure
+    from loadtest.simulation.plan import Failure, Join
     from loadtest.simulation.running import Scenario
+    from rhizome.settings.tree import RouterSettings
 
 T = TypeVar("T")
 _NOT_KEPT = 1
@@ -52,6 +53,14 @@ Alone = Annotated[
 Failures = Annotated[
     list[str] | None,
     typer.Option("--fail", help="SECONDS:WORKER[:BACK_AFTER_S]: that worker (from 0) dies."),
+]
+Joins = Annotated[
+    list[str] | None,
+    typer.Option("--join", help="SECONDS:WORKER: that worker (from 0) is not there before."),
+]
+Warm = Annotated[
+    bool,
+    typer.Option("--warm/--cold", help="Whether workers that come get hot prefixes replayed."),
 ]
 Config = Annotated[Path | None, typer.Option(help="Settings file (YAML); its router part counts.")]
 
@@ -94,6 +103,8 @@ def _add_run(group: typer.Typer) -> None:
         alone: Alone = False,
         event_delay_ms: EventDelay = 5.0,
         fail: Failures = None,
+        join: Joins = None,
+        warm: Warm = True,
         slo_ttft_ms: flags.SloTtft = 1000.0,
         slo_tpot_ms: flags.SloTpot = 100.0,
         config: Config = None,
@@ -162,7 +173,8 @@ def _add_size(group: typer.Typer) -> None:
     ) -> None:
         """Find the smallest fleet that keeps a promise, and how much load that fleet carries."""
         given = locals()
-        given |= {"profile": [profile], "workers": [workers], "fail": None}
+        given |= {"profile": [profile], "workers": [workers], "fail": None, "join": None}
+        given |= {"warm": True}
         given |= {"slo_ttft_ms": slo_ttft_p99_ms, "slo_tpot_ms": 0.0}
         from loadtest.results import Told, write_result
         from loadtest.simulation.sizing import Promise
@@ -202,7 +214,6 @@ def _scenario(given: dict[str, Any]) -> Scenario:
     """What the flags ask for; raises `StartError`."""
     from loadtest.plan import Slo
     from loadtest.simulation.running import Scenario, block_sized, groups_of
-    from rhizome.settings.load import load_settings
     from workers.engine.simulated.profile import load_profile
 
     names = given["profile"] or [DEFAULT_PROFILE]
@@ -214,13 +225,25 @@ def _scenario(given: dict[str, Any]) -> Scenario:
         choice=aim.choice,
         shape=aim.shape,
         groups=groups_of(profiles, counts),
-        settings=load_settings(given["config"]).router,
+        settings=_router_settings(given),
         event_delay_s=given["event_delay_ms"] / 1000.0,
         failures=tuple(_failure(text) for text in given["fail"] or ()),
+        joins=tuple(_join(text) for text in given["join"] or ()),
         slo=Slo(ttft_ms=given["slo_ttft_ms"] or None, tpot_ms=given["slo_tpot_ms"] or None),
         warmup_s=given["warmup"],
         routers=given["routers"],
         news_delay_s=None if given["alone"] else given["news_delay_ms"] / 1000.0,
+    )
+
+
+def _router_settings(given: dict[str, Any]) -> RouterSettings:
+    from rhizome.settings.load import load_settings
+
+    settings = load_settings(given["config"]).router
+    if given["warm"]:
+        return settings
+    return settings.model_copy(
+        update={"warmup": settings.warmup.model_copy(update={"enabled": False})}
     )
 
 
@@ -247,3 +270,16 @@ def _failure(text: str) -> Failure:
     if len(words) > 3 or not 0 <= at_s < float("inf") or (back_s is not None and not back_s > 0):
         raise SettingsError(f"--fail {text!r} is not SECONDS:WORKER[:BACK_AFTER_S]")
     return Failure(at_s, worker, back_s)
+
+
+def _join(text: str) -> Join:
+    from loadtest.simulation.plan import Join
+
+    when, _, which = text.partition(":")
+    try:
+        at_s, worker = float(when), int(which)
+    except ValueError as error:
+        raise SettingsError(f"--join {text!r} is not SECONDS:WORKER") from error
+    if not 0 <= at_s < float("inf"):
+        raise SettingsError(f"--join {text!r}: a time is 0 or more")
+    return Join(at_s, worker)

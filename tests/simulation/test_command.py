@@ -67,7 +67,10 @@ def test_a_promise_that_cannot_be_kept_ends_with_status_1(tmp_path: Path) -> Non
         (("--workers", "0"), SettingsError, "at least 1"),
         (("--workers", "100000000"), NotEnoughMemory, "GiB are free"),
         (("--fail", "soon:1"), SettingsError, "SECONDS:WORKER"),
-        (("--fail", "1:99"), SettingsError, "worker 99 cannot fail"),
+        (("--fail", "1:99"), SettingsError, "no worker 99"),
+        (("--join", "1"), SettingsError, "SECONDS:WORKER"),
+        (("--join", "1:99"), SettingsError, "no worker 99"),
+        (("--join", "-1:1"), SettingsError, "0 or more"),
         (("--block-size", "0"), SettingsError, "block of 0 tokens"),
     ],
 )
