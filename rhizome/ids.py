@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 
@@ -16,6 +17,14 @@ def new_id(prefix: str) -> str:
 def new_key(prefix: str = "rzk") -> str:
     """A fresh secret of 256 random bits; never log it."""
     return f"{prefix}-{secrets.token_urlsafe(32)}"
+
+
+def hash_of(key: str) -> str:
+    """What is stored of a key that `new_key` made: `sha256:` and 64 hex digits.
+
+    A plain hash cannot be guessed back, since the key is 256 random bits.
+    """
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def request_id_or_new(offered: str | None) -> str:

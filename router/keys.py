@@ -161,11 +161,6 @@ class KeyFile:
         return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
-def hash_of(key: str) -> str:
-    """What is stored of a key: `sha256:` and 64 hex digits."""
-    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-
-
 def parse_keys(text: str) -> dict[str, tuple[bytes, ...]]:
     """Hashes by name, from lines `name: sha256:HEX [sha256:HEX ...]`; `#` begins a comment.
 

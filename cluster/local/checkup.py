@@ -195,7 +195,13 @@ def _byte_code(_settings: Settings) -> Iterator[Finding]:
 
 def _key_files(settings: Settings) -> Iterator[Finding]:
     files = ClusterFiles.of(settings.state_directory, settings.name)
-    secret = [files.settings, files.ray_token, files.asked, files.valkey / "valkey.conf"]
+    secret = [
+        files.settings,
+        files.admin_key,
+        files.ray_token,
+        files.asked,
+        files.valkey / "valkey.conf",
+    ]
     there = [path for path in secret if path.is_file()]
     for path in there:
         if path.stat().st_mode & 0o077:

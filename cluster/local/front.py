@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from cluster.local.layout import ClusterFiles, write_private
-from cluster.local.plan import choose_ports
+from cluster.local.plan import choose_ports, with_admin_key
 from cluster.local.progress import Progress
 from cluster.local.record import (
     ClusterRecord,
@@ -171,7 +171,7 @@ def _prepare(settings: Settings) -> tuple[ClusterFiles, Settings]:
         ) from error
     if is_running(files):
         raise runs_already(files)
-    return files, choose_ports(settings)
+    return files, with_admin_key(choose_ports(settings), files)
 
 
 def _lives(process: psutil.Process) -> bool:

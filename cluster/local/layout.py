@@ -59,6 +59,11 @@ class ClusterFiles:
         return self.root / "valkey"
 
     @property
+    def admin_key(self) -> Path:
+        """Key of the router's admin API, for commands on this machine."""
+        return self.root / "admin-key"
+
+    @property
     def ray_token(self) -> Path:
         return self.root / "ray-token"
 

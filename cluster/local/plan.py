@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from cluster.local.layout import ClusterFiles, write_private
 from cluster.local.ports import port_or_free, require_port
 from rhizome.addresses import is_loopback
 from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec, ScalingBounds
+from rhizome.ids import hash_of, new_key
 from rhizome.settings.load import load_settings
 from rhizome.settings.tree import RouterSettings, Settings
 
@@ -24,6 +26,8 @@ _SHUTDOWN_GRACE_S = 10.0
 _KV_CACHE_MEMORY = "200M"
 _CPU_BLOCK_SIZE = 32
 _FIRST_NAME = "default"
+_ADMIN = "rhizome-up"
+Part = TypeVar("Part", bound=BaseModel)
 
 DEMO_MODELS = (
     ModelSpec(
@@ -102,21 +106,36 @@ def choose_ports(settings: Settings) -> Settings:
     router, controller = settings.router, settings.controller
     first = settings.name == _FIRST_NAME
     require_port(router.host, router.port, "--port")
-    taken = frozenset({router.port})
-    if "metrics_port" in router.model_fields_set:
-        require_port(router.metrics_host, router.metrics_port, "router.metrics_port")
-    else:
-        preferred = router.metrics_port if first else 0
-        chosen = port_or_free(router.metrics_host, preferred, taken)
-        router = router.model_copy(update={"metrics_port": chosen})
-    taken |= {router.metrics_port}
-    if "metrics_port" in controller.model_fields_set:
-        require_port(controller.metrics_host, controller.metrics_port, "controller.metrics_port")
-    else:
-        preferred = controller.metrics_port if first else 0
-        chosen = port_or_free(controller.metrics_host, preferred, taken)
-        controller = controller.model_copy(update={"metrics_port": chosen})
+    taken = {router.port}
+
+    def decided(part: Part, field: str, host: str, setting: str) -> Part:
+        port = getattr(part, field)
+        if field in part.model_fields_set:
+            require_port(host, port, setting)
+        else:
+            port = port_or_free(host, port if first else 0, frozenset(taken))
+        taken.add(port)
+        return part.model_copy(update={field: port})
+
+    router = decided(router, "metrics_port", router.metrics_host, "router.metrics_port")
+    controller = decided(
+        controller, "metrics_port", controller.metrics_host, "controller.metrics_port"
+    )
+    admin = decided(router.admin, "port", router.admin.host, "router.admin.port")
+    router = router.model_copy(update={"admin": admin})
     return settings.model_copy(update={"router": router, "controller": controller})
+
+
+def with_admin_key(settings: Settings, files: ClusterFiles) -> Settings:
+    """The same with an admin key of the cluster's own, kept in a file, where none was set."""
+    admin = settings.router.admin
+    if admin.key is not None or admin.keys or admin.allow_anonymous:
+        return settings
+    key = new_key()
+    write_private(files.admin_key, key + "\n")
+    admin = admin.model_copy(update={"keys": {_ADMIN: hash_of(key)}})
+    router = settings.router.model_copy(update={"admin": admin})
+    return settings.model_copy(update={"router": router})
 
 
 def _models(asked: Asked, settings: Settings) -> tuple[ModelSpec, ...]:

@@ -210,6 +210,7 @@ class LocalCluster:
         self._record.ports = {
             "router": router.port,
             "router-metrics": router.metrics_port,
+            "router-admin": router.admin.port,
             "controller-metrics": self._settings.controller.metrics_port,
         }
         self._write_record()
@@ -249,6 +250,7 @@ class LocalCluster:
         if left:
             self._say(f"these processes would not end: {[process.pid for process in left]}")
         self._files.settings.unlink(missing_ok=True)
+        self._files.admin_key.unlink(missing_ok=True)
         self._record.state = ClusterState.ENDED
         if failure is not None:
             self._record.state = ClusterState.FAILED

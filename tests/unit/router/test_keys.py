@@ -10,13 +10,12 @@ from pydantic import SecretStr
 
 from rhizome.clock import SystemClock
 from rhizome.errors import AuthenticationFailed, SettingsError
-from rhizome.ids import new_key
+from rhizome.ids import hash_of, new_key
 from router.keys import (
     KEYS_MAX,
     KeyRing,
     UnusableKeys,
     configured_keys,
-    hash_of,
     parse_keys,
     read_key_file,
 )

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local.plan import DEMO_MODELS, Asked, choose_ports, plan_settings
+from cluster.local.layout import ClusterFiles
+from cluster.local.plan import DEMO_MODELS, Asked, choose_ports, plan_settings, with_admin_key
 from cluster.local.ports import free_port
 from rhizome.errors import PortInUse, SettingsError
+from rhizome.ids import hash_of
 from rhizome.settings.load import load_settings
 
 HOST = "127.0.0.1"
@@ -92,8 +94,12 @@ def test_the_api_port_must_be_free_exactly() -> None:
 def test_all_chosen_ports_differ() -> None:
     settings = plan_settings(Asked(port=free_port(HOST, frozenset())))
     chosen = choose_ports(settings)
-    ports = {chosen.router.port, chosen.router.metrics_port, chosen.controller.metrics_port}
-    assert len(ports) == 3
+    router = chosen.router
+    ports = {
+        *(router.port, router.metrics_port, router.admin.port),
+        chosen.controller.metrics_port,
+    }
+    assert len(ports) == 4
 
 
 def test_clusters_with_names_of_their_own_leave_the_default_ports_alone() -> None:
@@ -122,3 +128,20 @@ def test_no_keys_are_asked_for_on_a_laptop_unless_others_could_reach_it(tmp_path
     file = tmp_path / "settings.yaml"
     file.write_text("router: {host: 0.0.0.0}\n")
     assert not plan_settings(Asked(config=file)).router.allow_anonymous
+
+
+def test_a_cluster_has_an_admin_key_in_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    files = ClusterFiles(tmp_path)
+    settings = with_admin_key(plan_settings(Asked()), files)
+    key = files.admin_key.read_text().strip()
+    assert files.admin_key.stat().st_mode & 0o777 == 0o600
+    assert list(settings.router.admin.keys.values()) == [hash_of(key)]
+    assert key not in settings.model_dump_json()
+
+
+def test_an_admin_key_of_the_settings_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("router: {admin: {key: mine}}\n")
+    settings = with_admin_key(plan_settings(Asked(config=file)), ClusterFiles(tmp_path))
+    assert settings.router.admin.keys == {}
+    assert not ClusterFiles(tmp_path).admin_key.exists()

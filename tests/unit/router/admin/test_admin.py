@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from rhizome.ids import hash_of
 from rhizome.settings.tree import AdminSettings
 from router.admin.access import admin_keys
-from router.keys import hash_of
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api, running_api, settings_with
 from tests.support.waiting import eventually
