@@ -19,6 +19,8 @@ from rhizome.cli import (
     controller,
     doctor,
     down,
+    explain,
+    keys,
     loadtest,
     router,
     scale,
@@ -27,8 +29,9 @@ from rhizome.cli import (
     status,
     up,
     worker,
+    workers,
 )
-from rhizome.cli.errors import explain
+from rhizome.cli.errors import explain as tell
 from rhizome.errors import StartError
 
 _INTERRUPTED = 130
@@ -37,6 +40,9 @@ _COMMANDS = (
     down,
     status,
     chat,
+    explain,
+    workers,
+    keys,
     scale,
     doctor,
     config,
@@ -89,7 +95,7 @@ def main() -> None:
     try:
         application()(standalone_mode=True)
     except StartError as error:
-        sys.exit(explain(error))
+        sys.exit(tell(error))
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

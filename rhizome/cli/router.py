@@ -34,6 +34,14 @@ def register(app: typer.Typer) -> None:
             bool | None,
             typer.Option("--allow-anonymous", help="Serve without keys."),
         ] = None,
+        admin_port: Annotated[
+            int | None,
+            typer.Option(help="Port of the admin API, which is on where router.admin has a key."),
+        ] = None,
+        open_admin: Annotated[
+            bool | None,
+            typer.Option("--open-admin", help="Serve the admin API on loopback without a key."),
+        ] = None,
         config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     ) -> None:
         """Run a router. Without --worker it finds workers through the registry in Redis."""
@@ -47,6 +55,8 @@ def register(app: typer.Typer) -> None:
                 "router.port": port,
                 "router.metrics_port": metrics_port,
                 "router.allow_anonymous": allow_anonymous,
+                "router.admin.port": admin_port,
+                "router.admin.allow_anonymous": open_admin,
             },
         )
         configure_logs(settings.logs.level, settings.logs.style)

@@ -12,7 +12,7 @@ from rhizome.errors import PortInUse
 from rhizome.settings.load import load_settings
 
 COMMANDS = {
-    *("up", "down", "status", "chat", "scale", "doctor", "config"),
+    *("up", "down", "status", "chat", "explain", "scale", "doctor", "config"),
     *("router", "worker", "controller", "batch", "calibrate", "simulated-workers"),
 }
 
