@@ -158,7 +158,7 @@ async def running_router(
         core = _core(settings.router, clock, peer_channels(settings.router.peers, stores, siblings))
         plane = await stack.enter_async_context(EventPlane(core.index, clock))
         tasks = await stack.enter_async_context(Tasks("router"))
-        renderings = Renderings(settings.router.tokenizer, tasks)
+        renderings = Renderings(settings.router, tasks, core.dispatcher.faults, clock)
         stack.callback(renderings.close)
         faults, trust = core.dispatcher.faults, settings.router.trust
         verifier = Verifier(core.dispatcher.trust, core.index, plane, faults, clock, trust)

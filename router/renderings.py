@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+from rhizome.clock import Clock
 from rhizome.errors import ModelUnusable
 from rhizome.fleet.records import WorkerRecord
 from rhizome.render.files import model_directory
 from rhizome.render.outcomes import Rendered, Why
 from rhizome.render.renderer import Renderer, load_renderer
+from rhizome.settings.tree import RouterSettings
 from rhizome.tasks import Tasks
+from router.faults import Faults, Part
 from router.http.bodies import ChatBody, CompletionBody, EngineBody
 from router.render.rendering import Rendering
 
 _log = logging.getLogger(__name__)
-_LOAD_TIMEOUT_S = 30.0
 _DIRECTORIES_MAX = 256
 
 
 class Renderings:
     """Renders prompts with the tokenizer of the worker's model, or approximately without one.
 
-    A fleet listener: loading starts when a worker joins, and a request that comes earlier waits
-    for it, at most `_LOAD_TIMEOUT_S`.
+    A fleet listener: loading starts when a worker joins; until it has ended, requests go on
+    approximately.
     """
 
-    def __init__(self, tokenizer: Path | None, tasks: Tasks) -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self, settings: RouterSettings, tasks: Tasks, faults: Faults, clock: Clock
+    ) -> None:
+        self._settings = settings
         self._tasks = tasks
-        self._approximate = Rendering(None)
+        self._faults = faults
+        self._clock = clock
+        self._approximate = self._rendering_by(None)
         self._loading: dict[Path, asyncio.Task[Rendering]] = {}
 
     def joined(self, record: WorkerRecord) -> None:
@@ -44,12 +51,11 @@ class Renderings:
         if not isinstance(body, ChatBody | CompletionBody):
             return Rendered(None, b"", Why.SHAPE)
         loading = self._rendering(record) if record is not None else None
-        rendering = self._approximate
-        if loading is not None:
-            await asyncio.wait({loading}, timeout=_LOAD_TIMEOUT_S)
-            if loading.done():
-                rendering = loading.result()
-        return await rendering.render(body)
+        if loading is None or not loading.done():
+            rendered = await self._approximate.render(body)
+            is_loading = loading is not None and rendered.why is Why.NO_TOKENIZER
+            return replace(rendered, why=Why.LOADING) if is_loading else rendered
+        return await loading.result().render(body)
 
     def close(self) -> None:
         """Stops the threads of all renderings."""
@@ -58,7 +64,7 @@ class Renderings:
                 loading.result().close()
 
     def _rendering(self, record: WorkerRecord) -> asyncio.Task[Rendering] | None:
-        directory = model_directory(self._tokenizer, record.model_root)
+        directory = model_directory(self._settings.tokenizer, record.model_root)
         if directory is None:
             return None
         loading = self._loading.get(directory)
@@ -72,7 +78,11 @@ class Renderings:
     async def _load(self, directory: Path, model: str) -> Rendering:
         renderer: Renderer | None = None
         try:
-            renderer = await asyncio.to_thread(load_renderer, directory)
+            with self._faults.contained(Part.TOKENIZER):
+                renderer = await asyncio.to_thread(load_renderer, directory)
         except ModelUnusable as error:
             _log.warning("%s is routed in approximate mode: %s", model, error.message)
-        return Rendering(renderer)
+        return self._rendering_by(renderer)
+
+    def _rendering_by(self, renderer: Renderer | None) -> Rendering:
+        return Rendering(renderer, self._faults, self._settings.rendering, self._clock)

@@ -34,6 +34,10 @@ class Why(StrEnum):
     """The body asks for no generation."""
     FAULT = "fault"
     """An error of this program."""
+    LOADING = "loading"
+    """The model's tokenizer is still being loaded."""
+    STALLED = "stalled"
+    """The tokenizer does not come back from earlier prompts; it is not asked for now."""
     BUSY = "busy"
     """Too many long prompts were being rendered at once."""
 

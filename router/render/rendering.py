@@ -1,48 +1,53 @@
 """Rendering for requests: bounded in time, size and number, and never an error of the request.
 
-Short prompts are rendered where they are, on the event loop; long ones by a few threads, with a
-deadline and a bounded number waiting. Whatever goes wrong, the request goes on with bytes in
-place of token ids, and the reason is said.
+Templates and tokenizers run in threads (`router.render.lane`), short prompts apart from long ones.
+Whatever goes wrong, the request goes on with bytes in place of token ids, and the reason is said.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from array import array
 
+from rhizome.clock import Clock
 from rhizome.render.outcomes import CannotRender, Rendered, Why
 from rhizome.render.renderer import Renderer, completion_ids
+from rhizome.settings.tree import RenderingSettings
+from router.faults import Faults, Part
 from router.http.bodies import ChatBody, CompletionBody, EngineBody
 from router.render.approximate import render_approximate
+from router.render.lane import Lane
 
-_log = logging.getLogger(__name__)
-
-INLINE_BYTES_MAX = 4 * 1024
-"""Longest body rendered on the event loop: about a millisecond of tokenization."""
-INLINE_S = 0.02
-"""Longest run of a template on the event loop; after one that is longer all go to the threads."""
-DEADLINE_S = 2.0
-"""Longest wait for a long prompt, in seconds."""
+SHORT_BYTES_MAX = 4 * 1024
+"""Longest body that counts as short: about a millisecond of tokenization."""
 WAITING_MAX = 64
-"""Most long prompts in the threads and waiting for them."""
+"""Most prompts of either kind in the threads and waiting for them."""
 BODY_BYTES_MAX = 8 * 2**20
 """Longest body whose token ids are worth their time."""
-_THREADS = 2
+_FAULTS = {
+    Why.TEMPLATE_TOO_LONG: Part.TEMPLATE,
+    Why.OUTPUT_TOO_LONG: Part.TEMPLATE,
+    Why.TOKENIZER_FAILED: Part.TOKENIZER,
+    Why.DEADLINE: Part.TOKENIZER,
+    Why.STALLED: Part.TOKENIZER,
+    Why.BUSY: Part.RENDERING,
+}
+"""Reasons that an operator should hear of, with the part that they blame."""
 
 
 class Rendering:
     """Renders one model's prompts; without a renderer, always in approximate mode."""
 
-    def __init__(self, renderer: Renderer | None, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        renderer: Renderer | None,
+        faults: Faults,
+        settings: RenderingSettings,
+        clock: Clock,
+    ) -> None:
         self._renderer = renderer
-        self._deadline_s = deadline_s
-        self._may_inline = True
-        self._waiting = 0
-        self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._faults = faults
+        self._short = Lane(1, WAITING_MAX, settings, clock)
+        self._long = Lane(2, WAITING_MAX, settings, clock)
 
     async def render(self, body: EngineBody) -> Rendered:
         """The prompt of the body (of several, the first); raises nothing for any body."""
@@ -52,18 +57,18 @@ class Rendering:
             token_ids = await self._token_ids(body)
         except CannotRender as error:
             if error.why in _FAULTS:
-                _log.warning("a prompt for %s is approximate: %s", body.model, error)
+                self._faults.note(_FAULTS[error.why], str(error))
             return Rendered(None, render_approximate(body.fields), error.why)
-        except Exception:  # whatever a model's files make go wrong, the request goes on
-            _log.exception("rendering a prompt for %s failed", body.model)
+        except Exception as error:  # whatever a model's files make go wrong, the request goes on
+            self._faults.note(Part.RENDERING, error)
             return Rendered(None, render_approximate(body.fields), Why.FAULT)
         several = isinstance(body, CompletionBody) and len(body.prompts) > 1
         return Rendered(token_ids, b"", Why.SEVERAL_PROMPTS if several else Why.EXACT)
 
     def close(self) -> None:
-        """Stops the threads; those at work end by their own limits."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        """Lets the threads end; those at work end by their own limits."""
+        self._short.close()
+        self._long.close()
 
     async def _token_ids(self, body: ChatBody | CompletionBody) -> list[int]:
         if isinstance(body, CompletionBody) and not isinstance(body.first_prompt, str):
@@ -73,42 +78,21 @@ class Rendering:
             raise CannotRender(Why.NO_TOKENIZER)
         if len(body.raw) > BODY_BYTES_MAX:
             raise CannotRender(Why.OUTPUT_TOO_LONG)
-        if len(body.raw) <= INLINE_BYTES_MAX and self._may_inline:
-            try:
-                return _work(renderer, body, INLINE_S)
-            except CannotRender as error:
-                if error.why is not Why.TEMPLATE_TOO_LONG:
-                    raise
-                self._may_inline = False
-                _log.warning("the chat template of %s is slow; it leaves the loop", body.model)
-        return await self._in_thread(lambda: _work(renderer, body, self._deadline_s))
-
-    async def _in_thread(self, work: Callable[[], list[int]]) -> list[int]:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="render")
-        with self._lock:  # a job ends on its own thread
-            if self._waiting >= WAITING_MAX:
-                raise CannotRender(Why.BUSY)
-            self._waiting += 1
-        job = self._threads.submit(work)
-        job.add_done_callback(self._ended)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(job), self._deadline_s)
-        except TimeoutError as error:
-            raise CannotRender(Why.DEADLINE) from error
-
-    def _ended(self, job: Future[list[int]]) -> None:
-        with self._lock:
-            self._waiting -= 1
+        size = len(body.raw)
+        lane = self._short if size <= SHORT_BYTES_MAX else self._long
+        # a template ends by itself soon after nobody waits for it any more
+        limit_s = 2 * lane.allowance_s(size)
+        return await lane.run(lambda: _work(renderer, body, limit_s), size)
 
 
 def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[int]:
+    """Raises `CannotRender` also for what cannot be token ids."""
     if isinstance(body, ChatBody):
-        return renderer.chat_ids(body.chat(), limit_s)
-    return renderer.completion_ids(body.fields, body.first_prompt)
-
-
-_FAULTS = frozenset(
-    {Why.TEMPLATE_TOO_LONG, Why.OUTPUT_TOO_LONG, Why.TOKENIZER_FAILED, Why.DEADLINE, Why.BUSY}
-)
-"""Reasons that an operator should hear of."""
+        ids = renderer.chat_ids(body.chat(), limit_s)
+    else:
+        ids = renderer.completion_ids(body.fields, body.first_prompt)
+    try:
+        array("I", ids)
+    except (TypeError, OverflowError) as error:
+        raise CannotRender(Why.TOKENIZER_FAILED, "it gave something else than ids") from error
+    return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from rhizome.clock import SystemClock
 from rhizome.render.outcomes import CannotRender, Why
 from rhizome.render.renderer import Renderer, load_renderer
+from rhizome.settings.tree import RenderingSettings
+from router.faults import Faults, Part
 from router.http.bodies import CompletionBody, read_chat, read_completion, read_tokenizer_body
 from router.render import rendering as module
 from router.render.approximate import render_approximate
-from router.render.rendering import INLINE_BYTES_MAX, Rendering
+from router.render.rendering import SHORT_BYTES_MAX, Rendering
 from tests.support.render_bodies import BODIES, ODD_BODIES
 from tests.support.render_models import TEMPLATES, write_model
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +44,10 @@ Make = Callable[..., Rendering]
 async def make(renderer: Renderer) -> AsyncIterator[Make]:
     made: list[Rendering] = []
 
-    def build(used: Any = renderer, **limits: float) -> Rendering:
-        made.append(Rendering(used, **limits))
+    def build(used: Any = renderer, faults: Faults | None = None, **limits: float) -> Rendering:
+        settings = RenderingSettings(**{"stall_s": 20, "deadline_s": 20, **limits})
+        clock = SystemClock()
+        made.append(Rendering(used, faults or Faults(clock), settings, clock))
         return made[-1]
 
     yield build
@@ -79,7 +86,7 @@ class _Blocks:
 
 async def test_short_and_long_prompts_are_exact(make: Make, renderer: Renderer) -> None:
     rendering = make()
-    for text in ("short", "long " * INLINE_BYTES_MAX):
+    for text in ("short", "long " * SHORT_BYTES_MAX):
         body = read_chat(_chat(messages=_user(text)))
         rendered = await rendering.render(body)
         assert (rendered.exact, rendered.why, rendered.text) == (True, Why.EXACT, b"")
@@ -160,32 +167,97 @@ async def test_no_body_that_can_be_read_is_an_error(make: Make) -> None:
 async def test_any_failure_is_an_approximation(
     make: Make, error: Exception, why: Why, long: bool
 ) -> None:
-    text = "x" * (INLINE_BYTES_MAX if long else 1)
+    text = "x" * (SHORT_BYTES_MAX if long else 1)
     rendered = await make(_Fails(error)).render(read_chat(_chat(messages=_user(text))))
     assert (rendered.token_ids, rendered.why) == (None, why)
     assert rendered.text
 
 
-async def test_a_slow_template_leaves_the_loop_after_its_first_time(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = "{% for i in range(99999) %}{% endfor %}{{ messages[0].content }}"
-    rendering = make(load_renderer(write_model(tmp_path, "byte_level", source)), deadline_s=20)
-    monkeypatch.setattr(module, "INLINE_S", 0.0)
-    body = read_chat(_chat(messages=_user("x")))
-    assert (await rendering.render(body)).exact
-    monkeypatch.setattr(module, "INLINE_S", 100.0)
-    before = set(threading.enumerate())
-    assert (await rendering.render(body)).exact
-    assert any(thread.name.startswith("render") for thread in before)
+@pytest.mark.parametrize("garbage", [None, "text", [1.5], [-1], [2**40], ["a"], {"a": 1}])
+async def test_garbage_for_token_ids_is_an_approximation(make: Make, garbage: Any) -> None:
+    class Garbled:
+        def chat_ids(self, body: object, limit_s: float) -> Any:
+            return garbage
+
+    rendered = await make(Garbled()).render(read_chat(_chat(messages=_user("x"))))
+    assert (rendered.token_ids, rendered.why) == (None, Why.TOKENIZER_FAILED)
 
 
-async def test_a_long_wait_ends_at_the_deadline(make: Make) -> None:
-    blocks = _Blocks()
-    rendering = make(blocks, deadline_s=0.05)
-    body = read_chat(_chat(messages=_user("x" * INLINE_BYTES_MAX)))
-    assert (await rendering.render(body)).why is Why.DEADLINE
+@pytest.mark.parametrize("text", ["x", "x" * SHORT_BYTES_MAX], ids=["short", "long"])
+async def test_after_a_stall_nobody_waits_until_the_threads_are_free(make: Make, text: str) -> None:
+    blocks, faults = _Blocks(), Faults(SystemClock())
+    rendering = make(blocks, faults, stall_s=0.02, pause_s=100)
+    body = read_chat(_chat(messages=_user(text)))
+    ends = [(await rendering.render(body)).why for _ in range(20)]
+    stalled = 1 if text == "x" else 2
+    assert ends == [Why.DEADLINE] * stalled + [Why.STALLED] * (20 - stalled)
+    assert faults.counts == {Part.TOKENIZER: 20}
     blocks.let_go.set()
+
+    async def is_well() -> bool:
+        return (await rendering.render(body)).exact
+
+    await eventually(is_well)
+
+
+async def test_threads_that_stay_held_are_replaced_a_few_times_only(make: Make) -> None:
+    blocks = _Blocks()
+    rendering = make(blocks, stall_s=0.01, pause_s=0.02)
+    body = read_chat(_chat(messages=_user("x")))
+    before = threading.active_count()
+    for _ in range(100):
+        assert not (await rendering.render(body)).exact
+        await asyncio.sleep(0.005)
+    assert before < threading.active_count() <= before + 4
+    blocks.let_go.set()
+
+
+async def test_short_prompts_do_not_wait_behind_long_ones(make: Make) -> None:
+    blocks = _Blocks()
+
+    class OnlyLongOnesBlock:
+        def chat_ids(self, body: Any, limit_s: float) -> list[int]:
+            long = len(body["messages"][0]["content"]) > 10
+            return blocks.chat_ids(body, limit_s) if long else [7]
+
+    rendering = make(OnlyLongOnesBlock())
+    long = read_chat(_chat(messages=_user("x" * SHORT_BYTES_MAX)))
+    waiting = [asyncio.ensure_future(rendering.render(long)) for _ in range(10)]
+    await asyncio.sleep(0)
+    short = await rendering.render(read_chat(_chat(messages=_user("x"))))
+    assert short.token_ids == [7]
+    assert not any(one.done() for one in waiting)
+    blocks.let_go.set()
+    assert all(one.exact for one in await asyncio.gather(*waiting))
+
+
+async def test_a_burst_waits_for_its_turn_and_stays_exact(make: Make) -> None:
+    class Slow:
+        def chat_ids(self, body: object, limit_s: float) -> list[int]:
+            time.sleep(0.005)
+            return [1]
+
+    rendering = make(Slow(), stall_s=0.5)
+    body = read_chat(_chat(messages=_user("x")))
+    rendered = await asyncio.gather(*(rendering.render(body) for _ in range(50)))
+    assert all(one.exact for one in rendered)
+
+
+async def test_a_client_that_leaves_takes_its_prompt_out_of_the_line(make: Make) -> None:
+    blocks = _Blocks()
+    rendering = make(blocks)
+    body = read_chat(_chat(messages=_user("x")))
+    first = asyncio.ensure_future(rendering.render(body))
+    left = [asyncio.ensure_future(rendering.render(body)) for _ in range(module.WAITING_MAX - 1)]
+    await asyncio.sleep(0.01)
+    for one in left:
+        one.cancel()
+    await asyncio.wait(left)
+    last = asyncio.ensure_future(rendering.render(body))
+    await asyncio.sleep(0.01)
+    blocks.let_go.set()
+    assert (await first).exact
+    assert (await last).exact
 
 
 async def test_the_number_waiting_is_bounded_and_recovers(
@@ -193,8 +265,8 @@ async def test_the_number_waiting_is_bounded_and_recovers(
 ) -> None:
     monkeypatch.setattr(module, "WAITING_MAX", 3)
     blocks = _Blocks()
-    rendering = make(blocks, deadline_s=20)
-    body = read_chat(_chat(messages=_user("x" * INLINE_BYTES_MAX)))
+    rendering = make(blocks)
+    body = read_chat(_chat(messages=_user("x" * SHORT_BYTES_MAX)))
     waiting = [asyncio.ensure_future(rendering.render(body)) for _ in range(5)]
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     assert {task.result().why for task in done} == {Why.BUSY}
