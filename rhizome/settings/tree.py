@@ -96,6 +96,13 @@ class AdmissionSettings(Slice):
     """Requests that may wait in this router when every worker is full."""
     queue_wait_s_max: Seconds = 30.0
     """Longest wait in the queue before 429."""
+    late_binding: bool = True
+    """Let requests wait in the router for a worker that is nearly free, instead of behind others'
+    prompts at the worker; only the policy `cost` does."""
+    hold_s_max: Seconds = 10.0
+    """Longest such wait; then the request goes where it costs least."""
+    hold_length_max: int = Field(default=256, ge=0, le=1_000_000)
+    """Requests of a model that may wait so at once."""
     batch_share: float = Field(default=0.5, ge=0, le=1)
     """Share of a worker's room that batch work may take while nobody interactive waits."""
 
@@ -221,7 +228,7 @@ class TrustSettings(Slice):
 
 
 class RenderingSettings(Slice):
-    stall_s: Seconds = 0.02
+    stall_s: Seconds = 0.015
     """Longest wait for the token ids of a short prompt; what takes longer is routed by bytes."""
     deadline_s: Seconds = 2.0
     """Longest wait for the token ids of the longest prompt; others get a share by their length."""
