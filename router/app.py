@@ -6,7 +6,7 @@ connection.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,8 @@ from router.scheduling.policies import build_policy
 from router.scheduling.speeds import LearnedSpeeds
 from router.service import Service
 from router.signals import SignalReporter
+from router.stored.routes import build_stored_routes
+from router.stored.serving import StoringService
 from router.trust_metrics import trust_metrics
 from router.verifier import Verifier
 from router.warmup.metrics import WarmupMetrics
@@ -165,15 +167,13 @@ async def running_router(
         for listener in (core.dispatcher, plane, verifier, renderings):
             core.fleet.listen(listener)
         registry = CollectorRegistry()
-        products, catalog = _catalog(settings.router)
+        catalog = _catalog(settings.router)
+        products = Products(catalog)
         metrics = RouterMetrics(
             registry, lambda model: core.fleet.knows_model(model) or products.knows(model)
         )
         tasks.start("catalog", catalog.follow(clock, metrics.catalog_looked_at))
-        LiveMetrics(
-            registry, live_metrics(core.fleet, core.gate, core.dispatcher.book, core.index, plane)
-        )
-        LiveMetrics(registry, shadow_metrics(core.dispatcher.shadows))
+        _measure(registry, core, plane)
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay
         tenants = Tenants()
@@ -207,22 +207,18 @@ async def running_router(
         tasks.start("deadlines", deadlines.run(metrics.loop_late))
         if stores.shared:
             tasks.start("signals", signals.run(settings.router.signal_interval_s))
-        static = StaticDiscovery(
-            parse_static_workers(settings.router.workers),
-            core.fleet,
-            session,
-            clock,
-            settings.router.discovery.probe_timeout_s,
-        )
-        tasks.start("static-workers", static.run())
+        static = _watch_static(settings.router, core.fleet, session, tasks, clock)
         if stores.shared:
             tasks.start("registry", _registry_discovery(settings, stores, core.fleet, clock).run())
-        prober = Prober(core.fleet, session, clock, settings.router.discovery, static.recheck)
-        tasks.start("prober", prober.run())
         ring = _key_ring(settings.router, tasks, clock)
+        storing = _storing(service, stores, settings.router, tasks, clock)
         keys = KeyCheck(ring)
-        app = _app(settings, stores, build_inventory(core.fleet, products, keys), keys, clock)
-        serving = Serving(service, ring, tasks, deadlines, clock, relay.body_bytes_max)
+        app = _app(
+            build_inventory(core.fleet, products, keys),
+            (build_stored_routes(storing), _batches(settings, stores, clock)),
+            keys,
+        )
+        serving = Serving(storing, ring, tasks, deadlines, clock, relay.body_bytes_max)
         front = api_front(serving, app, settings.router.http)
         admin = _admin(
             settings.router,
@@ -244,6 +240,13 @@ async def running_router(
             deadlines,
         )
         yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher, admin)
+
+
+def _measure(registry: CollectorRegistry, core: _Core, plane: EventPlane) -> None:
+    """Shows what the core knows to whoever scrapes."""
+    book, shadows = core.dispatcher.book, core.dispatcher.shadows
+    LiveMetrics(registry, live_metrics(core.fleet, core.gate, book, core.index, plane))
+    LiveMetrics(registry, shadow_metrics(shadows))
 
 
 def _begin_core(core: _Core, verifier: Verifier, registry: CollectorRegistry, tasks: Tasks) -> None:
@@ -289,11 +292,11 @@ def _warmer(
     ).run()
 
 
-def _catalog(settings: RouterSettings) -> tuple[Products, CatalogSource]:
+def _catalog(settings: RouterSettings) -> CatalogSource:
     """What stands behind models' names; raises `SettingsError`."""
     source = CatalogSource(settings.catalog_file)
     source.open()
-    return Products(source), source
+    return source
 
 
 def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
@@ -307,13 +310,20 @@ def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
     return ring
 
 
-def _app(
-    settings: Settings,
-    stores: Stores,
-    inventory: APIRouter,
-    keys: KeyCheck,
-    clock: Clock,
-) -> FastAPI:
+def _storing(
+    service: Service, stores: Stores, settings: RouterSettings, tasks: Tasks, clock: Clock
+) -> StoringService:
+    """Keeps responses where a restart finds them again; nowhere else."""
+    kept = stores.responses if stores.shared else None
+    return StoringService(service, kept, settings.responses, tasks, clock)
+
+
+def _batches(settings: Settings, stores: Stores, clock: Clock) -> APIRouter:
+    return build_batch_router(stores, settings.batch, batch_directory(settings), clock)
+
+
+def _app(inventory: APIRouter, keyed: Sequence[APIRouter], keys: KeyCheck) -> FastAPI:
+    """The app, and whose routes in it need a key."""
     app = FastAPI(
         title="Rhizome",
         version=__version__,
@@ -322,12 +332,26 @@ def _app(
         redoc_url=None,
     )
     install_border(app)
-    app.include_router(build_documentation(), dependencies=[Depends(keys)])
     app.include_router(inventory)
-    if stores.shared or settings.router.processes == 1:  # each process would have files of its own
-        batches = build_batch_router(stores, settings.batch, batch_directory(settings), clock)
-        app.include_router(batches, dependencies=[Depends(keys)])
+    for routes in (build_documentation(), *keyed):
+        app.include_router(routes, dependencies=[Depends(keys)])
     return app
+
+
+def _watch_static(
+    settings: RouterSettings,
+    fleet: Fleet,
+    session: aiohttp.ClientSession,
+    tasks: Tasks,
+    clock: Clock,
+) -> StaticDiscovery:
+    """Looks for the workers that are given by hand, and after all workers' health."""
+    discovery = settings.discovery
+    workers, timeout_s = parse_static_workers(settings.workers), discovery.probe_timeout_s
+    static = StaticDiscovery(workers, fleet, session, clock, timeout_s)
+    tasks.start("static-workers", static.run())
+    tasks.start("prober", Prober(fleet, session, clock, discovery, static.recheck).run())
+    return static
 
 
 def _registry_discovery(

@@ -1,0 +1,243 @@
+"""Serves `/v1/responses`: resolves what came before, and keeps what comes.
+
+Stored is what a client does not forbid (`store: false`), as OpenAI does it, where the cluster has a
+Redis. A client that demands `store: true` gets 503 when nothing can be stored; one that does not
+say gets its answer all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import Any, Protocol
+
+import msgspec
+
+from rhizome.clock import Clock
+from rhizome.errors import (
+    InvalidRequest,
+    QueueFull,
+    RequestError,
+    StoreUnavailable,
+    UnknownObject,
+)
+from rhizome.ids import new_id
+from rhizome.settings.tree import ResponsesSettings
+from rhizome.stores.responses import StoredResponses
+from rhizome.tasks import Tasks
+from router.call import Call
+from router.http.client import Client
+from router.http.responses import ResponseBody
+from router.stored.holding import HoldingClient
+from router.stored.records import (
+    RUNNING,
+    Fields,
+    StoredResponse,
+    conversation,
+    finished,
+    for_engine,
+    queued,
+)
+
+_log = logging.getLogger(__name__)
+BEAT_S = 2.0
+_BEATS_MISSED = 5
+_decoder = msgspec.json.Decoder(StoredResponse)
+_encode = msgspec.json.Encoder().encode
+
+
+class Serves(Protocol):
+    """Whatever answers calls."""
+
+    async def serve(self, call: Call, client: Client) -> None: ...
+
+
+class StoringService:
+    """A `Serves` before another one. Calls that are no responses pass untouched."""
+
+    def __init__(
+        self,
+        service: Serves,
+        store: StoredResponses | None,
+        settings: ResponsesSettings,
+        tasks: Tasks,
+        clock: Clock,
+    ) -> None:
+        self._service = service
+        self._store = store
+        self._settings = settings
+        self._tasks = tasks
+        self._clock = clock
+        self._background: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    async def serve(self, call: Call, client: Client) -> None:
+        body = call.body
+        if not isinstance(body, ResponseBody):
+            return await self._service.serve(call, client)
+        asked, owner = body.fields, call.principal.name
+        previous = await self._previous(owner, asked.get("previous_response_id"))
+        items = conversation(previous, asked["input"])
+        response_id = new_id("resp").replace("-", "_")
+        call.body = dataclasses.replace(
+            body,
+            fields=for_engine(asked, response_id, None if previous is None else items),
+            is_changed=True,
+        )
+        if asked.get("background") is True:
+            return await self._serve_later(call, client, asked, items)
+        if asked.get("store") is True:
+            await self._put(owner, self._placeholder(call, asked, items))
+        if asked.get("store") is False or self._store is None:
+            return await self._service.serve(call, client)
+        holding = HoldingClient(client)
+        try:
+            await self._service.serve(call, holding)
+            if holding.response is not None:
+                named = str(holding.response.get("id") or response_id)
+                response = finished(holding.response, asked, named)
+                await self._keep(owner, StoredResponse(response=response, items=items))
+        finally:
+            holding.release()
+
+    async def found(self, owner: str, response_id: str) -> StoredResponse:
+        """A stored response; raises `UnknownObject` or `StoreUnavailable`."""
+        record = await self._demanded().get(owner, response_id)
+        if record is None:
+            raise UnknownObject(f"there is no response {response_id!r}", param="response_id")
+        return _decoder.decode(record)
+
+    async def shown(self, owner: str, response_id: str) -> Fields:
+        """A stored response's object; raises as `found` does."""
+        return (await self.found(owner, response_id)).shown(self._clock.wall_s())
+
+    async def remove(self, owner: str, response_id: str) -> None:
+        """Forgets a response; work on it in the background ends. Raises as `found` does."""
+        if not await self._demanded().delete(owner, response_id):
+            raise UnknownObject(f"there is no response {response_id!r}", param="response_id")
+        self._stop(owner, response_id)
+
+    async def cancel(self, owner: str, response_id: str) -> Fields:
+        """Ends work in the background, whichever router does it; raises as `found` does."""
+        record = await self.found(owner, response_id)
+        if record.response.get("background") is not True:
+            raise InvalidRequest("only responses with 'background' can be cancelled")
+        if record.status not in RUNNING:
+            return record.shown(self._clock.wall_s())
+        cancelled = record.with_response(status="cancelled")
+        await self._put(owner, cancelled)
+        self._stop(owner, response_id)
+        return cancelled.response
+
+    async def _previous(self, owner: str, response_id: str | None) -> StoredResponse | None:
+        if response_id is None:
+            return None
+        record = await self._demanded().get(owner, response_id)
+        if record is None:
+            raise UnknownObject(
+                f"there is no response {response_id!r} to continue", param="previous_response_id"
+            )
+        previous = _decoder.decode(record)
+        if previous.status in RUNNING:
+            raise InvalidRequest(
+                f"the response {response_id!r} is not finished yet", param="previous_response_id"
+            )
+        return previous
+
+    async def _keep(self, owner: str, record: StoredResponse) -> None:
+        """Stores an answer that the client is about to get, whether that can be done or not."""
+        try:
+            await self._put(owner, record)
+        except RequestError as error:
+            _log.warning("response %s is not stored: %s", record.response["id"], error.message)
+
+    async def _put(self, owner: str, record: StoredResponse) -> None:
+        body = _encode(record)
+        if len(body) > self._settings.bytes_max:
+            raise InvalidRequest(f"it is longer than {self._settings.bytes_max} bytes")
+        await self._demanded().put(owner, record.response["id"], body, self._settings.ttl_s)
+
+    def _demanded(self) -> StoredResponses:
+        if self._store is None:
+            raise StoreUnavailable("stored responses need a Redis: set redis.url")
+        return self._store
+
+    # In the background
+
+    async def _serve_later(
+        self, call: Call, client: Client, asked: Fields, items: list[Any]
+    ) -> None:
+        if asked.get("store") is False or call.body.stream:
+            raise InvalidRequest(
+                "'background' goes with 'store', and without 'stream'", param="background"
+            )
+        if len(self._background) >= self._settings.background_max:
+            raise QueueFull("this router works on as many responses in the background as it may")
+        record, owner = self._placeholder(call, asked, items), call.principal.name
+        await self._put(owner, record)
+        key = owner, record.response["id"]
+        task = self._tasks.start("background-response", self._work(call, record, asked))
+        self._background[key] = task
+        task.add_done_callback(lambda _: self._background.pop(key, None))
+        headers = (("x-request-id", call.request_id),)
+        client.whole(200, "application/json", headers, _encode(record.response))
+
+    def _placeholder(self, call: Call, asked: Fields, items: list[Any]) -> StoredResponse:
+        """What is stored before the work begins: shows early that something can be stored."""
+        response_id, created_at = call.body.fields["request_id"], int(self._clock.wall_s())
+        response = queued(asked, call.body.model, response_id, created_at)
+        return StoredResponse(response=response, items=items, beats_until_s=self._beats_until_s())
+
+    async def _work(self, call: Call, record: StoredResponse, asked: Fields) -> None:
+        """Answers the call for nobody and stores the answer, unless it was cancelled."""
+        owner, response_id = call.principal.name, record.response["id"]
+        holding = HoldingClient(None)
+        serving = self._tasks.start("background-serving", self._answer(call, holding))
+        try:
+            running = record.with_response(status="in_progress")
+            while not serving.done():
+                if not await self._is_wanted(owner, response_id):
+                    return
+                beating = msgspec.structs.replace(running, beats_until_s=self._beats_until_s())
+                await self._put(owner, beating)
+                await asyncio.wait({serving}, timeout=BEAT_S)
+            failure = serving.result()
+            if failure is None and holding.response is not None:
+                response = finished(holding.response, asked, response_id)
+            else:
+                told = failure or _reason(holding.refusal)
+                error = {"code": "server_error", "message": told}
+                response = {**running.response, "status": "failed", "error": error}
+            if await self._is_wanted(owner, response_id):
+                await self._put(owner, StoredResponse(response=response, items=record.items))
+        except RequestError as error:
+            _log.warning("response %s is given up: %s", response_id, error.message)
+        finally:
+            serving.cancel()
+
+    async def _answer(self, call: Call, client: Client) -> str | None:
+        """Why there is no answer, if there is none."""
+        try:
+            await self._service.serve(call, client)
+        except RequestError as error:
+            return error.message
+        return None
+
+    async def _is_wanted(self, owner: str, response_id: str) -> bool:
+        record = await self._demanded().get(owner, response_id)
+        return record is not None and _decoder.decode(record).status in RUNNING
+
+    def _stop(self, owner: str, response_id: str) -> None:
+        task = self._background.get((owner, response_id))
+        if task is not None:
+            task.cancel()
+
+    def _beats_until_s(self) -> float:
+        return self._clock.wall_s() + _BEATS_MISSED * BEAT_S
+
+
+def _reason(refusal: bytes | None) -> str:
+    """What an engine said that refused the request."""
+    if refusal is None:
+        return "the engine did not finish its answer"
+    return refusal[:1000].decode("utf-8", "replace")
