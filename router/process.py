@@ -8,6 +8,9 @@ import logging
 import signal
 import socket
 import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvloop
 from prometheus_client import make_asgi_app
@@ -17,12 +20,23 @@ from rhizome.settings.tree import HttpSettings, RouterSettings, Settings
 from rhizome.tasks import Tasks
 from router.admin.access import admin_keys
 from router.app import running_router
+from router.fleet import Fleet
 from router.http.front import app_front
 from router.http.server.listener import Listener
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 _METRICS_GRACE_S = 1.0
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The listening sockets of a router process."""
+
+    api: socket.socket
+    metrics: socket.socket
+    admin: socket.socket | None
 
 
 def serve_router(settings: Settings) -> None:
@@ -31,7 +45,7 @@ def serve_router(settings: Settings) -> None:
     Raises `StartError` where it cannot start.
     """
     router = settings.router
-    _require_keys(router)
+    require_keys(router)
     with contextlib.ExitStack() as sockets:
         api = sockets.enter_context(listen(router.host, router.port, "--port"))
         metrics = sockets.enter_context(
@@ -42,17 +56,22 @@ def serve_router(settings: Settings) -> None:
             admin = sockets.enter_context(
                 listen(router.admin.host, router.admin.port, "--admin-port")
             )
-        uvloop.run(_serve(settings, api, metrics, admin))
+        uvloop.run(serve_on(settings, Doors(api, metrics, admin)))
 
 
-def listen(host: str, port: int, flag: str) -> socket.socket:
-    """A listening TCP socket; raises `PortInUse` or `SettingsError`."""
+def listen(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
+    """A listening TCP socket; raises `PortInUse` or `SettingsError`.
+
+    Among several `shared` ones on the same port the kernel spreads connections.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:
         raise SettingsError(f"cannot listen on the host {host!r}: {error}") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
         listener.listen(_BACKLOG)
@@ -66,9 +85,19 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     return listener
 
 
-async def _serve(
-    settings: Settings, api: socket.socket, metrics: socket.socket, admin: socket.socket | None
+async def serve_on(
+    settings: Settings,
+    doors: Doors,
+    siblings: Path | None = None,
+    settle_s: float = 0.0,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> None:
+    """Serves on the sockets until SIGTERM or SIGINT.
+
+    With `settle_s`, looks for workers that long before it accepts: for a process that takes the
+    place of one that knows them. `siblings` as in `router.app`.
+    """
+    api, admin = doors.api, doors.admin
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,14 +105,15 @@ async def _serve(
     http = settings.router.http
     tls = tls_context(http)
     async with (
-        running_router(settings) as router,
+        running_router(settings, siblings=siblings) as router,
         Tasks("router-servers") as tasks,
         contextlib.AsyncExitStack() as stack,
     ):
         page = app_front(make_asgi_app(router.registry), http, tasks, router.deadlines)
         listeners = (Listener(router.front, tls), Listener(page))
+        await _settle(router.fleet, len(settings.router.workers), settle_s)
         await listeners[0].open(api)
-        await listeners[1].open(metrics)
+        await listeners[1].open(doors.metrics)
         if admin is not None and router.admin is not None:
             steering = Listener(router.admin)
             await steering.open(admin)
@@ -91,10 +121,21 @@ async def _serve(
             _log.info("the admin API listens on http://%s:%s", *admin.getsockname()[:2])
         host, port = api.getsockname()[:2]
         _log.info("router listens on %s://%s:%s", "https" if tls else "http", host, port)
+        on_ready()
         await stop.wait()
         _log.info("router stops; running requests may finish within the grace")
         await listeners[0].close(settings.router.shutdown_grace_s)
         await listeners[1].close(_METRICS_GRACE_S)
+
+
+async def _settle(fleet: Fleet, static_workers: int, settle_s: float) -> None:
+    """Returns when some model is served and all static workers are known, or after `settle_s`."""
+    end_s = asyncio.get_running_loop().time() + settle_s
+    while asyncio.get_running_loop().time() < end_s:
+        known = len(fleet.records()) >= max(1, static_workers)
+        if known and any(any(fleet.eligible(model)) for model in fleet.models()):
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 def tls_context(http: HttpSettings) -> ssl.SSLContext | None:
@@ -119,7 +160,7 @@ def tls_context(http: HttpSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _require_keys(settings: RouterSettings) -> None:
+def require_keys(settings: RouterSettings) -> None:
     if settings.api_keys or settings.keys or settings.keys_file or settings.allow_anonymous:
         return
     raise SettingsError(

@@ -9,6 +9,7 @@ import ssl
 from router.http.server.connection import ClientConnection, Shared
 
 _LOOK_S = 0.05
+_IDLE_GRACE_S = 1.0
 _PEER_IDLE_S = 30
 _PEER_PROBE_S = 10
 _PEER_PROBES = 3
@@ -30,19 +31,28 @@ class Listener:
         )
 
     async def close(self, grace_s: float) -> None:
-        """Accepts no more, lets what is being answered end within the grace, then cuts."""
+        """Accepts no more, lets what is being answered end within the grace, then cuts.
+
+        Connections that seem idle stay for a moment: a request may be on its way on them, and its
+        answer then says that it was the last.
+        """
         if self._server is None:
             return
         self._server.close()
         self._shared.is_draining = True
         connections = self._shared.connections
+        await self._until_none(min(_IDLE_GRACE_S, grace_s / 2))
         for connection in list(connections):
             connection.drain()
-        end_s = asyncio.get_running_loop().time() + grace_s
-        while connections and asyncio.get_running_loop().time() < end_s:  # noqa: ASYNC110 - a set
-            await asyncio.sleep(_LOOK_S)
+        await self._until_none(grace_s)
         for connection in list(connections):
             connection.transport.abort()
+
+    async def _until_none(self, wait_s: float) -> None:
+        end_s = asyncio.get_running_loop().time() + wait_s
+        connections = self._shared.connections
+        while connections and asyncio.get_running_loop().time() < end_s:  # noqa: ASYNC110 - a set
+            await asyncio.sleep(_LOOK_S)
 
 
 def _set_options(listening: socket.socket) -> None:
