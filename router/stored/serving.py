@@ -98,6 +98,8 @@ class StoringService:
                 response = finished(holding.response, asked, named)
                 await self._keep(owner, StoredResponse(response=response, items=items))
         finally:
+            if holding.response is None and asked.get("store") is True:
+                self._tasks.start("forget-response", self._forget(owner, response_id))
             holding.release()
 
     async def found(self, owner: str, response_id: str) -> StoredResponse:
@@ -150,6 +152,13 @@ class StoringService:
             await self._put(owner, record)
         except RequestError as error:
             _log.warning("response %s is not stored: %s", record.response["id"], error.message)
+
+    async def _forget(self, owner: str, response_id: str) -> None:
+        """Takes back what was stored for an answer that never came."""
+        try:
+            await self._demanded().delete(owner, response_id)
+        except RequestError as error:
+            _log.warning("response %s stays as a failed one: %s", response_id, error.message)
 
     async def _put(self, owner: str, record: StoredResponse) -> None:
         body = _encode(record)
