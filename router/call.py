@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from router.admission.classes import Priority
 from router.decisions.records import Decision
-from router.dispatch import Assignment
 from router.http.bodies import EngineBody
 from router.http.client import Headers
 from router.http.surface import Endpoint
 from router.keys import ANONYMOUS, Principal
+from router.placement import Assignment
 from router.relay.dialect import Usage
 from router.verifier import Expectation
 

@@ -18,7 +18,6 @@ from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker, UnknownModel
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import RouterSettings
-from router.admission.classes import Priority
 from router.decisions.records import Attempt, Considered, Decision
 from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
@@ -27,12 +26,13 @@ from router.fleet import Fleet, Target, targets_of
 from router.peers.messages import Prediction
 from router.peers.own import OwnNews
 from router.peers.view import PeerView, nobody
+from router.placement import Assignment, Held, Job
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.relay.dialect import Usage
 from router.scheduling.filters import with_room
 from router.scheduling.load import LoadBook, Receipt
-from router.scheduling.prediction import work_tokens
+from router.scheduling.prediction import prefill_ms, work_tokens
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import Candidates, Choice, Policy, RoutingRequest
 from router.standings import Sources, Standings
@@ -44,49 +44,6 @@ _DECISION_S_MAX = 0.02
 _SLOW_IN_A_ROW_MAX = 3
 _PLAIN_S = 10.0
 """How long decisions are made by the load book alone after some that took too long."""
-
-
-@dataclass(slots=True)
-class Job:
-    """A request that is ready to be placed."""
-
-    request_id: str
-    model: str
-    prompt: Prompt
-    priority: Priority = Priority.INTERACTIVE
-    session: str | None = None
-    completion_tokens_max: int | None = None
-    streamed: bool = True
-    """Whether its answer's first byte tells that its prompt is done."""
-    excluded: set[str] = field(default_factory=set)
-    """Workers that failed this request already."""
-    entered_at_s: float = 0.0
-    """When it asked to be placed."""
-    decision: Decision | None = None
-    """Where to note what was considered."""
-
-
-@dataclass(slots=True)
-class Assignment:
-    """Where a job goes, why, and the receipt for the load it causes."""
-
-    job: Job
-    target: Target
-    choice: Choice
-    receipt: Receipt
-    assigned_at_s: float
-    first_byte_at_s: float | None = None
-    """Of a streamed answer; a whole one tells nothing of its first token."""
-
-    @property
-    def predicted_tokens(self) -> int:
-        """Leading prompt tokens that the worker was believed to hold."""
-        return self.choice.chosen.candidate.match_tokens
-
-    @property
-    def waited_s(self) -> float:
-        """Time in the queue."""
-        return max(0.0, self.assigned_at_s - self.job.entered_at_s)
 
 
 @dataclass(slots=True)
@@ -111,6 +68,8 @@ class Dispatcher:
     """What other routers told of their load."""
     news: OwnNews | None = None
     """What this router has to tell them."""
+    prompt_done: Callable[[str], None] = field(default=lambda _: None)
+    """Told the model when a prompt is done somewhere: what waits may go on."""
     faults: Faults = field(init=False)
     _slow_in_a_row: int = 0
     _plain_until_s: float = -math.inf
@@ -158,14 +117,20 @@ class Dispatcher:
             retry_after_s=_RETRY_AFTER_LOADING_S,
         )
 
-    def assign(self, job: Job) -> Assignment | None:
-        """Places the job and books its load; None if every worker is full."""
+    def assign(self, job: Job, *, may_hold: bool = False) -> Assignment | Held | None:
+        """Places the job and books its load; None if every worker is full.
+
+        With `may_hold`, `Held` if the policy would rather wait: nothing is booked then.
+        """
         now_s = self.clock.monotonic_s()
-        candidates, target_of = self._offer(job, now_s)
+        offered, target_of = self._offer(job, now_s)
+        candidates = with_room(offered)
         if not candidates:
             return None
         request = _request(job, target_of(candidates.worker_ids[0]))
         choice = self._choose(request, candidates, now_s)
+        if may_hold and choice.should_wait:
+            return Held(choice.worker_id, request, choice.chosen.candidate)
         self._note(job, request, candidates, choice, now_s)
         target, candidate = target_of(choice.worker_id), choice.chosen.candidate
         work = round(work_tokens(request, candidate))
@@ -183,13 +148,31 @@ class Dispatcher:
         Books and predicts nothing, and leaves the policy and its chance as they were.
         """
         now_s = self.clock.monotonic_s()
-        candidates, target_of = self._offer(job, now_s)
+        offered, target_of = self._offer(job, now_s)
+        candidates = with_room(offered)
         if not candidates or job.decision is None:
             return False
         request = _request(job, target_of(candidates.worker_ids[0]))
         choice = deepcopy(self.policy).choose(request, candidates, deepcopy(self.rng))
         self._explain(job.decision, request, candidates, choice, 0.0)
         return True
+
+    def least_prefill_s(self, job: Job) -> float:
+        """Time that its prompt takes at the target that holds most of it; 0 if there is none."""
+        offered, target_of = self._offer(job, self.clock.monotonic_s())
+        if not offered:
+            return 0.0
+        request = _request(job, target_of(offered.worker_ids[0]))
+        return float(prefill_ms(request, offered).min()) / 1000
+
+    def plan(self, held: Held) -> None:
+        """Counts what is held as work of the target that it waits for, until `forget_plans`."""
+        with self.faults.contained(Part.STANDINGS):
+            self.standings.plan(held.target_id, held.work_tokens)
+
+    def forget_plans(self) -> None:
+        """Counts only what was dispatched."""
+        self.standings.forget_plans()
 
     def tick(self) -> None:
         """To be called often: takes presumed prompts as done, expires predictions, sweeps leaks."""
@@ -208,6 +191,7 @@ class Dispatcher:
         """The worker has begun to answer: its prefill is done."""
         assignment.first_byte_at_s = self.clock.monotonic_s()
         self.book.first_byte(assignment.receipt, assignment.first_byte_at_s)
+        self.prompt_done(assignment.job.model)
 
     def learn(self, assignment: Assignment, usage: Usage, ended_at_s: float) -> None:
         """Takes the speeds of a streamed answer that came whole."""
@@ -251,7 +235,7 @@ class Dispatcher:
         )
 
     def _offer(self, job: Job, now_s: float) -> tuple[Candidates, Callable[[str], Target]]:
-        """The candidates with room, and how to find the target of one.
+        """The candidates, full or not, and how to find the target of one.
 
         What fails on the way to them is done without: see `router.fallback`.
         """
@@ -259,7 +243,7 @@ class Dispatcher:
             with self.faults.contained(Part.STANDINGS):
                 board = self.standings.of(job.model)
                 offered = board.candidates(job.prompt, job.priority, job.excluded, now_s)
-                return with_room(offered), board.target
+                return offered, board.target
         targets = {target.target_id: target for target in self.fleet.eligible(job.model)}
         plain = plain_candidates(
             targets.values(), self.book, self.settings.admission, job.priority, job.excluded

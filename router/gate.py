@@ -6,7 +6,8 @@ import asyncio
 
 from rhizome.clock import Clock
 from rhizome.settings.tree import AdmissionSettings
-from router.dispatch import Assignment, Dispatcher, Job
+from router.dispatch import Dispatcher
+from router.placement import Assignment, Job
 from router.turns import Turns
 
 
@@ -32,6 +33,7 @@ class Gate:
         placed: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
         ticket = self._turns.wait(job, placed)
         try:
+            self._turns.pump(job.model)
             return await placed
         except asyncio.CancelledError:
             if placed.done() and not placed.cancelled() and placed.exception() is None:

@@ -16,7 +16,7 @@ from rhizome.errors import RequestError
 from rhizome.outcome import Outcome
 from rhizome.render.outcomes import Why
 from router.call import Call
-from router.dispatch import Assignment
+from router.placement import Assignment
 
 _SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600

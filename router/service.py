@@ -30,13 +30,14 @@ from router.catalog.products import Products, may_fall_back
 from router.decisions.records import Ending
 from router.decisions.ring import DecisionRing
 from router.delivery import Delivery
-from router.dispatch import Assignment, Dispatcher, Job
+from router.dispatch import Dispatcher
 from router.faults import Part
 from router.fleet import Fleet
 from router.gate import Gate
 from router.http.client import Client
 from router.media.fetching import MediaFetcher
 from router.metrics import RouterMetrics
+from router.placement import Assignment, Job
 from router.prompt import Prompt, RenderedPrompt, UnsharedPrompt
 from router.renderings import Renderings
 from router.signals import SignalReporter

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from rhizome.clock import Clock
 from rhizome.errors import RequestError, StoreUnavailable
 from rhizome.stores.signals import ModelSignal, SignalBoard
-from router.dispatch import Assignment, Dispatcher
+from router.dispatch import Dispatcher
 from router.fleet import Fleet
 from router.gate import Gate
+from router.placement import Assignment
 
 _log = logging.getLogger(__name__)
 _SAMPLES_MAX = 4096

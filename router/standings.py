@@ -103,9 +103,9 @@ class Board:
         others = [target.record.worker_id not in excluded for target in self.targets]
         return candidates.where(np.array(others, np.bool_))
 
-    def plan(self, target_id: str, work_tokens: int) -> None:
+    def plan(self, row: int, work_tokens: int) -> None:
         """Counts work as queued at a target that will get it, until `forget_plans`."""
-        self._planned_tokens[self._row_of[target_id]] += work_tokens
+        self._planned_tokens[row] += work_tokens
 
     def forget_plans(self) -> None:
         """Counts only what was dispatched."""
@@ -240,6 +240,16 @@ class Standings:
             self._boards[model] = board
             self._places.update((name, (board, row)) for row, name in enumerate(board.names))
         return board
+
+    def plan(self, target_id: str, work_tokens: int) -> None:
+        """Counts work as queued at a target that will get it, until `forget_plans`."""
+        for board, row in self._places_of((target_id,)):
+            board.plan(row, work_tokens)
+
+    def forget_plans(self) -> None:
+        """Counts only what was dispatched."""
+        for board in self._boards.values():
+            board.forget_plans()
 
     def refresh(self) -> None:
         """Takes in all changes since the last call."""

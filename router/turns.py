@@ -1,23 +1,27 @@
-"""Whose turn it is: a job is placed at once if a worker has room, waits in a bounded line, or is
-refused.
+"""Whose turn it is: a job is placed at once, waits in a bounded line, or is refused.
 
-The worker is chosen when a job leaves the line, not when it enters (late binding). No I/O and no
-tasks: whoever waits gives a `Pending` to be told by, a future in the router, a simulated request
-in a simulation. Whoever gives load back, or sees the fleet change, calls `pump`.
+Who waits: jobs that find every worker full, and those that the policy had rather not send yet
+(`router.scheduling.binding`). The worker is chosen when a job leaves the line, not when it enters
+(late binding), and each look at the line plans it from its head: what those ahead will send where
+counts as work there. No I/O and no tasks: whoever waits gives a `Pending` to be told by, a future
+in the router, a simulated request in a simulation. The line is looked at when a prompt is done;
+whoever else gives load back, sees the fleet change, or has joined the line, calls `pump`.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Protocol
 
 from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker, QueueTimeout, RequestError
 from rhizome.settings.tree import AdmissionSettings
-from router.admission.classes import Priority
 from router.admission.line import Ticket, WaitingLine
-from router.dispatch import Assignment, Dispatcher, Job
+from router.dispatch import Dispatcher
+from router.placement import Assignment, Held, Job
 
-_SKIPPED_MAX = 16
+_LOOKED_AT_MAX = 16
+"""Jobs at the head of a line that one look considers."""
 
 
 class Pending(Protocol):
@@ -39,6 +43,7 @@ class Turns:
         self._clock = clock
         self._line = WaitingLine(settings.queue_length_max)
         self._jobs: dict[int, tuple[Job, Pending]] = {}
+        dispatcher.prompt_done = self.pump
 
     def waiting(self, model: str) -> int:
         """Jobs in the model's line."""
@@ -57,15 +62,23 @@ class Turns:
         job.entered_at_s = self._clock.monotonic_s()
         if self._line.is_ahead(job.model, job.priority):
             return None
-        return self._dispatcher.assign(job)
+        found = self._dispatcher.assign(job, may_hold=self._may_hold(job.model, job.entered_at_s))
+        return found if isinstance(found, Assignment) else None
 
     def wait(self, job: Job, pending: Pending) -> Ticket:
         """A place in the line for a job that was not placed; pair it with `leave`.
 
+        The caller then calls `pump`: others in the line may wait for what this one does not need.
         Raises `QueueFull`.
         """
         now_s = self._clock.monotonic_s()
-        ticket = self._line.offer(job.model, job.priority, now_s, self._settings.queue_wait_s_max)
+        ticket = self._line.offer(
+            job.model,
+            job.priority,
+            now_s,
+            self._settings.queue_wait_s_max,
+            self._dispatcher.least_prefill_s(job),
+        )
         self._jobs[ticket.number] = (job, pending)
         return ticket
 
@@ -75,24 +88,24 @@ class Turns:
         del self._jobs[ticket.number]
 
     def pump(self, model: str) -> None:
-        """Places as many waiting jobs of the model as there is room for, in order."""
+        """Places those waiting jobs of the model whose turn it is."""
         if not self._line.length(model):
             return
-        skipped = 0
-        for ticket in self._line.in_order(model):
-            if skipped and ticket.priority is Priority.BATCH:
-                return
-            job, pending = self._jobs[ticket.number]
-            assignment = self._place(job, pending)
-            if assignment is not None:
-                self._line.admit(ticket, self._clock.monotonic_s())
-                pending.set_result(assignment)
-            elif pending.done():
-                self._line.give_up(ticket)
-            else:  # only a job that may not go to some workers can be overtaken
-                skipped += 1
-                if not job.excluded or skipped > _SKIPPED_MAX:
+        try:
+            for ticket in islice(self._line.in_order(model), _LOOKED_AT_MAX):
+                job, pending = self._jobs[ticket.number]
+                found = self._place(job, pending, ticket)
+                if isinstance(found, Assignment):
+                    self._line.admit(ticket, self._clock.monotonic_s())
+                    pending.set_result(found)
+                elif pending.done():
+                    self._line.give_up(ticket)
+                elif found is not None:
+                    self._dispatcher.plan(found)
+                elif not job.excluded:  # there is no room for anybody
                     return
+        finally:
+            self._dispatcher.forget_plans()
 
     def tick(self) -> None:
         """To be called often: ends waits that were too long and looks for room that came up."""
@@ -108,8 +121,17 @@ class Turns:
         self._line.check_invariants()
         assert len(self._line) <= len(self._jobs)
 
-    def _place(self, job: Job, pending: Pending) -> Assignment | None:
-        """An assignment; None if there is no room, or `pending` has got the reason why never."""
+    def _may_hold(self, model: str, since_s: float) -> bool:
+        """Whether a job that has waited since then may wait though there is room for it."""
+        settings = self._settings
+        return (
+            settings.late_binding
+            and self._clock.monotonic_s() - since_s < settings.hold_s_max
+            and self._line.length(model) < settings.hold_length_max
+        )
+
+    def _place(self, job: Job, pending: Pending, ticket: Ticket) -> Assignment | Held | None:
+        """What the dispatcher says; None also if `pending` has got the reason why never."""
         if pending.done():
             return None
         try:
@@ -121,7 +143,8 @@ class Turns:
         except RequestError as error:
             pending.set_exception(error)
             return None
-        return self._dispatcher.assign(job)
+        may_hold = self._may_hold(job.model, ticket.entered_at_s)
+        return self._dispatcher.assign(job, may_hold=may_hold)
 
     def _too_late(self, ticket: Ticket) -> QueueTimeout:
         now_s = self._clock.monotonic_s()

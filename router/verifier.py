@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from rhizome.clock import Clock
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import TrustSettings
-from router.dispatch import Assignment
 from router.events.plane import EventPlane
 from router.events.subscription import Subscription
 from router.faults import Faults, Part
 from router.fleet import Target, targets_of
 from router.http.bodies import ChatBody, CompletionBody, EngineBody
+from router.placement import Assignment
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.relay.dialect import Usage

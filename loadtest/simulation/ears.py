@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rhizome.errors import RequestError
 from rhizome.fleet.records import WorkerRecord
-from router.dispatch import Assignment
+from router.placement import Assignment
 from router.prefix.index import PrefixIndex
 
 

@@ -29,9 +29,10 @@ from loadtest.simulation.worker import Life, SimulatedWorker, publish
 from loadtest.workloads.requests import TracedRequest
 from rhizome.errors import NoHealthyWorker, QueueFull, QueueTimeout, RequestError
 from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
-from router.dispatch import Assignment, Dispatcher, Job
+from router.dispatch import Dispatcher
 from router.fleet import EngineLoad
 from router.peers.messages import Told
+from router.placement import Assignment, Job
 from router.relay.dialect import PromptTokensDetails, Usage
 from router.turns import Turns
 from workers.engine.simulated.cache import CacheEvent
@@ -157,6 +158,7 @@ class FleetSimulation:
         ticket = turns.wait(life.job, Waiting(placed, refused))
         self.tally.queued += 1
         self.agenda.at(ticket.deadline_s, partial(self._expire_waits, turns))
+        turns.pump(MODEL)
 
     def _expire_waits(self, turns: Turns) -> None:
         if turns.waiting(MODEL):

@@ -8,7 +8,7 @@ from typing import cast
 
 from loadtest.simulation.prompts import KeyedPrompt
 from rhizome.fleet.records import WorkerRecord
-from router.dispatch import Assignment, Job
+from router.placement import Assignment, Job
 from router.prefix.index import PrefixIndex
 from workers.engine.simulated.cache import CacheEvent, Cleared, Removed, Stored
 from workers.engine.simulated.profile import EngineProfile

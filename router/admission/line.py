@@ -2,11 +2,15 @@
 
 Pure. Promises: the bound is never exceeded, and batch work takes at most half of the places; a
 ticket leaves exactly once, as admitted, expired or given up; inside a class the order is that of
-arrival, and batch work comes after everybody interactive of its model.
+the tickets' ranks, then of arrival, and batch work comes after everybody interactive of its model.
+
+A ticket's rank is the time of its arrival plus what its request costs to begin. So short requests
+overtake long ones, but nobody is overtaken by those that come later than that time after him.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,13 +35,19 @@ class Ticket:
     priority: Priority
     entered_at_s: float
     deadline_s: float
+    rank_s: float
+    """Lower goes first."""
+
+
+def _order(ticket: Ticket) -> tuple[float, int]:
+    return ticket.rank_s, ticket.number
 
 
 class _Queue:
-    """One model's waiting tickets by number, in order of arrival, and its recent admissions."""
+    """One model's waiting tickets, in order, and its recent admissions."""
 
     def __init__(self) -> None:
-        self.waiting: dict[Priority, dict[int, Ticket]] = {one: {} for one in Priority}
+        self.waiting: dict[Priority, list[Ticket]] = {one: [] for one in Priority}
         self.admissions: deque[float] = deque(maxlen=_ADMISSIONS_REMEMBERED)
 
     def __len__(self) -> int:
@@ -76,17 +86,21 @@ class WaitingLine:
             return bool(queue.waiting[Priority.INTERACTIVE])
         return len(queue) > 0
 
-    def offer(self, model: str, priority: Priority, now_s: float, wait_s_max: float) -> Ticket:
-        """A ticket at the end of the line; raises `QueueFull` with a time to come back."""
+    def offer(
+        self, model: str, priority: Priority, now_s: float, wait_s_max: float, cost_s: float = 0.0
+    ) -> Ticket:
+        """A place in the line for a request that takes `cost_s` to begin; raises `QueueFull` with
+        a time to come back."""
         if self._is_full(priority):
             raise QueueFull(
                 f"every worker of {model!r} is busy and {self._total} requests wait already",
                 retry_after_s=self.retry_after_s(model, now_s),
             )
         self._next_number += 1
-        ticket = Ticket(self._next_number, model, priority, now_s, now_s + wait_s_max)
+        rank_s = now_s + min(max(0.0, cost_s), wait_s_max)
+        ticket = Ticket(self._next_number, model, priority, now_s, now_s + wait_s_max, rank_s)
         queue = self._queues.setdefault(model, _Queue())
-        queue.waiting[priority][ticket.number] = ticket
+        bisect.insort(queue.waiting[priority], ticket, key=_order)
         self._total += 1
         return ticket
 
@@ -95,7 +109,7 @@ class WaitingLine:
         queue = self._queues.get(model)
         if queue is not None:
             for priority in (Priority.INTERACTIVE, Priority.BATCH):
-                yield from list(queue.waiting[priority].values())
+                yield from list(queue.waiting[priority])
 
     def models(self) -> list[str]:
         """Models that somebody waits for."""
@@ -109,8 +123,13 @@ class WaitingLine:
     def give_up(self, ticket: Ticket) -> bool:
         """Takes the ticket out; False if it had left before."""
         queue = self._queues.get(ticket.model)
-        if queue is None or queue.waiting[ticket.priority].pop(ticket.number, None) is None:
+        if queue is None:
             return False
+        waiting = queue.waiting[ticket.priority]
+        at = bisect.bisect_left(waiting, _order(ticket), key=_order)
+        if at == len(waiting) or waiting[at].number != ticket.number:
+            return False
+        del waiting[at]
         self._total -= 1
         return True
 
@@ -148,10 +167,9 @@ class WaitingLine:
         assert self._batch_waiting() <= self._batch_max
         for model, queue in self._queues.items():
             for priority, tickets in queue.waiting.items():
-                for number, ticket in tickets.items():
+                for ticket in tickets:
                     assert (ticket.model, ticket.priority) == (model, priority)
-                    assert ticket.number == number
-                assert list(tickets) == sorted(tickets)
+                assert tickets == sorted(tickets, key=_order)
 
     def _is_full(self, priority: Priority) -> bool:
         if self._total >= self._length_max:

@@ -48,9 +48,15 @@ def load_shares(candidates: Candidates) -> Floats:
 
 
 def choice(
-    request: RoutingRequest, candidates: Candidates, costs: Floats, at: int, reason: Reason
+    request: RoutingRequest,
+    candidates: Candidates,
+    costs: Floats,
+    at: int,
+    reason: Reason,
+    *,
+    should_wait: bool = False,
 ) -> Choice:
     """The candidate at position `at`, with the costs of all to explain it."""
     one = candidates[at]
     chosen = Scored(one, float(costs[at]), predicted_ttft_ms(request, one))
-    return Choice(one.worker_id, reason.value, chosen, costs)
+    return Choice(one.worker_id, reason.value, chosen, costs, should_wait)

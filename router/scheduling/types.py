@@ -156,6 +156,8 @@ class Choice:
     chosen: Scored
     costs: Floats
     """`cost_ms` of every candidate, in the order given."""
+    should_wait: bool = False
+    """The request had better wait in the router than be sent now (`router.scheduling.binding`)."""
 
 
 class Policy(Protocol):

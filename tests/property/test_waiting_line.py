@@ -29,8 +29,13 @@ class LineOfLists(RuleBasedStateMachine):
         self.left: Counter[int] = Counter()
         self.now_s = 0.0
 
-    @rule(model=models, priority=priorities, wait_s=st.sampled_from([0.5, 5.0, 50.0]))
-    def offer(self, model: str, priority: Priority, wait_s: float) -> None:
+    @rule(
+        model=models,
+        priority=priorities,
+        wait_s=st.sampled_from([0.5, 5.0, 50.0]),
+        cost_s=st.sampled_from([0.0, 0.25, 2.0]),
+    )
+    def offer(self, model: str, priority: Priority, wait_s: float, cost_s: float) -> None:
         batch = sum(ticket.priority is Priority.BATCH for ticket in self.waiting)
         if len(self.waiting) == LENGTH_MAX or (priority is Priority.BATCH and batch == 3):
             with pytest.raises(QueueFull) as refused:
@@ -38,8 +43,9 @@ class LineOfLists(RuleBasedStateMachine):
             assert refused.value.retry_after_s is not None
             assert RETRY_AFTER_S_MIN <= refused.value.retry_after_s <= RETRY_AFTER_S_MAX
             return
-        ticket = self.line.offer(model, priority, self.now_s, wait_s)
+        ticket = self.line.offer(model, priority, self.now_s, wait_s, cost_s)
         assert ticket.deadline_s == self.now_s + wait_s
+        assert ticket.rank_s == self.now_s + min(cost_s, wait_s)
         self.waiting.append(ticket)
 
     @rule(model=models)
@@ -78,6 +84,7 @@ class LineOfLists(RuleBasedStateMachine):
 
     def expected(self, model: str) -> list[Ticket]:
         of_model = [ticket for ticket in self.waiting if ticket.model == model]
+        of_model.sort(key=lambda ticket: (ticket.rank_s, ticket.number))
         return [
             ticket
             for priority in (Priority.INTERACTIVE, Priority.BATCH)

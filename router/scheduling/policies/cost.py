@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from random import Random
 
+from router.scheduling.binding import should_wait
 from router.scheduling.choosing import choice, lowest
 from router.scheduling.prediction import prefill_ms, wait_ms
 from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest
@@ -40,7 +41,8 @@ class CostPolicy:
     def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
         costs = cost_ms(request, candidates)
         at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
-        return choice(request, candidates, costs, at, reason)
+        late = should_wait(request, candidates, costs, at)
+        return choice(request, candidates, costs, at, reason, should_wait=late)
 
 
 def cost_ms(request: RoutingRequest, candidates: Candidates) -> Floats:

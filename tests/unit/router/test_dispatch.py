@@ -12,8 +12,9 @@ from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
 from rhizome.render.outcomes import Rendered, Why
 from rhizome.settings.tree import PrefixSettings, RouterSettings
 from router.admission.classes import Priority
-from router.dispatch import Dispatcher, Job
+from router.dispatch import Dispatcher
 from router.fleet import EngineLoad, Fleet
+from router.placement import Job
 from router.prefix.index import PrefixIndex
 from router.prompt import RenderedPrompt
 from router.relay.dialect import PromptTokensDetails, Usage

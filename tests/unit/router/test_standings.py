@@ -92,10 +92,10 @@ def test_the_prompt_at_work_is_presumed_to_go_on_but_never_to_be_done() -> None:
 
 def test_planned_work_counts_until_it_is_forgotten() -> None:
     bench = Bench()
-    board = bench.standings.of("m")
-    board.plan("c", 300)
+    bench.candidates()
+    bench.standings.plan("c", 300)
     assert bench.candidates().queued_tokens.tolist() == [0, 0, 300]
-    board.forget_plans()
+    bench.standings.forget_plans()
     assert bench.candidates().queued_tokens.tolist() == [0, 0, 0]
 
 

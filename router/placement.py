@@ -1,0 +1,75 @@
+"""What is placed: a job, and what came of it: an assignment to a target, or a reason to wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from router.admission.classes import Priority
+from router.decisions.records import Decision
+from router.fleet import Target
+from router.prompt import Prompt
+from router.scheduling.load import Receipt
+from router.scheduling.prediction import prefill_ms, work_tokens
+from router.scheduling.types import Candidate, Choice, RoutingRequest
+
+
+@dataclass(slots=True)
+class Job:
+    """A request that is ready to be placed."""
+
+    request_id: str
+    model: str
+    prompt: Prompt
+    priority: Priority = Priority.INTERACTIVE
+    session: str | None = None
+    completion_tokens_max: int | None = None
+    streamed: bool = True
+    """Whether its answer's first byte tells that its prompt is done."""
+    excluded: set[str] = field(default_factory=set)
+    """Workers that failed this request already."""
+    entered_at_s: float = 0.0
+    """When it asked to be placed."""
+    decision: Decision | None = None
+    """Where to note what was considered."""
+
+
+@dataclass(slots=True)
+class Assignment:
+    """Where a job goes, why, and the receipt for the load it causes."""
+
+    job: Job
+    target: Target
+    choice: Choice
+    receipt: Receipt
+    assigned_at_s: float
+    first_byte_at_s: float | None = None
+    """Of a streamed answer; a whole one tells nothing of its first token."""
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Leading prompt tokens that the worker was believed to hold."""
+        return self.choice.chosen.candidate.match_tokens
+
+    @property
+    def waited_s(self) -> float:
+        """Time in the queue."""
+        return max(0.0, self.assigned_at_s - self.job.entered_at_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that had better wait for a target than be sent there now."""
+
+    target_id: str
+    request: RoutingRequest
+    candidate: Candidate
+
+    @property
+    def work_tokens(self) -> int:
+        """Work that the target will get by it."""
+        return round(work_tokens(self.request, self.candidate))
+
+    @property
+    def prefill_s(self) -> float:
+        """How long that will take."""
+        return prefill_ms(self.request, self.candidate) / 1000
