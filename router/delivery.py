@@ -19,9 +19,10 @@ from rhizome.errors import (
 )
 from rhizome.settings.tree import RelaySettings
 from router.call import Call
-from router.dispatch import Assignment, Dispatcher
+from router.dispatch import Dispatcher
 from router.fleet import Target
 from router.http.client import Client, Headers
+from router.placement import Assignment
 from router.relay.connection import WorkerConnection
 from router.relay.deadlines import NEVER_S, Deadlines
 from router.relay.scanner import EventScanner, EventTooLong
@@ -48,7 +49,7 @@ class Delivery:
         self._deadlines = deadlines
 
     async def run(
-        self, call: Call, assignment: Assignment, client: Client, *, last_try: bool
+        self, call: Call, assignment: Assignment, client: Client, is_last_try: Callable[[], bool]
     ) -> None:
         """Sends the call to its worker and the answer to the client.
 
@@ -65,7 +66,7 @@ class Delivery:
         )
         attempt = _Attempt(call, client, self._settings, facts)
         attempt.began = lambda: self._dispatcher.first_byte(assignment)
-        attempt.may_fault = last_try
+        attempt.may_fault = is_last_try
         await self._exchange(call, assignment.target, attempt, client)
 
     async def run_outside(self, call: Call, target: Target, client: Client) -> None:
@@ -79,7 +80,7 @@ class Delivery:
             *call.marks,
         )
         attempt = _Attempt(call, client, self._settings, facts)
-        attempt.may_fault = True
+        attempt.may_fault = lambda: True
         await self._exchange(call, target, attempt, client)
 
     async def _exchange(
@@ -159,8 +160,8 @@ class _Attempt:
         self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._size = 0
-        self.may_fault = False
-        """A 5xx of the worker is passed on."""
+        self.may_fault: Callable[[], bool] | None = None
+        """Whether a 5xx of the worker is passed on; asked if there is one."""
         self.has_relayed = False
         """The client has got some of this answer."""
         self.has_failed = False
@@ -171,7 +172,7 @@ class _Attempt:
         self._client.follow(connection)
 
     def answered(self, status: int, headers: dict[bytes, bytes]) -> None:
-        if status >= 500 and not self.may_fault:
+        if status >= 500 and self.may_fault is not None and not self.may_fault():
             raise WorkerFaulted(f"the worker answered {status}")
         self._status, self._headers = status, headers
         if headers.get(b"content-type", b"").startswith(b"text/event-stream"):

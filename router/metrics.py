@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,6 +16,7 @@ from rhizome.errors import RequestError
 from rhizome.outcome import Outcome
 from rhizome.render.outcomes import Why
 from router.call import Call
+from router.instruments import Counter, Histogram
 from router.placement import Assignment
 
 _SECONDS = (
@@ -29,7 +30,7 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry, knows_model: Callable[[str], bool]) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"router_{name}", text, labels, registry=registry)
+            return Counter(f"router_{name}", text, labels, registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
             return Histogram(f"router_{name}", text, ("model",), buckets=buckets, registry=registry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from rhizome.clock import Clock
 from rhizome.errors import (
@@ -175,7 +176,7 @@ class Service:
             call.expected = self.verifier.expect(assignment)
             try:
                 return await self.delivery.run(
-                    call, assignment, client, last_try=self._is_last_try(call, job, assignment)
+                    call, assignment, client, partial(self._is_last_try, call, job, assignment)
                 )
             except (WorkerUnreachable, WorkerFaulted) as error:
                 failure = error
