@@ -82,8 +82,18 @@ def _line(row: Row) -> str:
         f"  {row.policy:<13}{row.rate_per_s:6.1f}/s  TTFT {row.ttft_ms_mean:6.1f} ms"
         f"  p99 {row.ttft_ms_p99:7.1f}  cached {row.cached_ratio:6.1%}"
         f"  in flight {row.in_flight_mean:5.1f}, max/mean {row.in_flight_max_over_mean:.2f}"
-        f"  shares {shares}"
+        f"  shares {shares}{_first_minute(row)}"
     )
+
+
+def _first_minute(row: Row) -> str:
+    newcomer = row.newcomer
+    if newcomer is None:
+        return ""
+    said = f"\n{'':15}its first minute: {newcomer.requests} requests ({newcomer.share:.1%})"
+    if newcomer.ttft_ms_mean is not None:
+        said += f", TTFT {newcomer.ttft_ms_mean:.1f} ms, p99 {newcomer.ttft_ms_p99:.1f}"
+    return said
 
 
 def _said(verdict: Verdict) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from loadtest.simulation.plan import Failure
+from loadtest.simulation.plan import Failure, Join
 from loadtest.workloads.catalog import Choice
 from workers.engine.simulated.profile import EngineProfile, load_profile
 
@@ -14,6 +14,12 @@ LOAD = 0.8
 """Requests sent, as a share of what the fleet answers when it always has more than enough."""
 AFFINITY = "affinity"
 """Not a policy of the router: the worker that a prefix belongs to, whatever it has to do."""
+COLD = "cost-cold"
+"""The cost policy without warm-up."""
+NOBODY = "cost-alone"
+"""The cost policy where nobody comes."""
+CAME_S = 90.0
+"""When a worker comes, or comes back."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,15 @@ class Case:
     warmup_s: float = 30.0
     """Sent before anything is counted."""
     failures: tuple[Failure, ...] = ()
+    joins: tuple[Join, ...] = ()
+    workers_carrying: int | None = None
+    """How many of the workers are there when the capacity is measured; None: all."""
+
+    @property
+    def newcomer(self) -> int | None:
+        """The place of the worker that comes, or comes back, at `CAME_S`."""
+        places = [one.worker for one in self.joins] + [one.worker for one in self.failures]
+        return places[0] if places else None
 
     def profiles(self) -> tuple[EngineProfile, ...]:
         """The fleet."""
@@ -74,4 +89,31 @@ UNEQUAL_ZIPF = Case(
     policies=("cost", "least_loaded", "round_robin"),
     warmup_s=0.0,
 )
-CASES = {case.name: case for case in (ZIPF, ZIPF_TIGHT, ONE_PREFIX, UNEQUAL, UNEQUAL_ZIPF)}
+JOIN = Case(
+    "join",
+    "a fifth worker joins four at 80 % of their load; sessions",
+    _choice("sessions"),
+    speeds=(1.0,) * 5,
+    policies=("cost", COLD, NOBODY),
+    duration_s=210.0,
+    joins=(Join(CAME_S, 4),),
+    workers_carrying=4,
+)
+JOIN_AGENTS = replace(
+    JOIN,
+    name="join-agents",
+    asks="the same with agents, whose prompts are long and share more",
+    choice=_choice("agents"),
+)
+RESTART = replace(
+    JOIN,
+    name="restart",
+    asks="one of five workers dies and comes back after 30 s; 300 Zipf prefixes",
+    choice=_choice("zipf-prefixes"),
+    joins=(),
+    failures=(Failure(CAME_S - 30.0, 4, 30.0),),
+    policies=("cost", COLD),
+    workers_carrying=None,
+)
+_SPREADING = (ZIPF, ZIPF_TIGHT, ONE_PREFIX, UNEQUAL, UNEQUAL_ZIPF)
+CASES = {case.name: case for case in (*_SPREADING, JOIN, JOIN_AGENTS, RESTART)}

@@ -8,12 +8,28 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from loadtest.spread.cases import AFFINITY
+from loadtest.spread.cases import AFFINITY, CAME_S, COLD
 from loadtest.spread.playing import Played
 
 SCHEMA = "rhizome.spread/1"
 WINDOW_S = 15.0
+FIRST_S = 60.0
+"""What counts as the beginning of a worker's life."""
 _SPEED_KNOWN_S = 60.0
+
+
+class Newcomer(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker that came (back) while requests did: its first minute."""
+
+    requests: int
+    share: float
+    """Of all requests of that minute."""
+    ttft_ms_mean: float | None
+    ttft_ms_p99: float | None
+    cached_ratio_dip: float
+    """By how much the whole fleet reused less than in the half minute before; below 0: more."""
+    in_flight_max_over_others: float
+    """Most requests it had at once, by the most that any other had in that minute."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +50,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     window_shares: list[list[float]]
     """The same in windows of `WINDOW_S` from the run's beginning."""
     failed: int
+    newcomer: Newcomer | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +106,22 @@ def row_of(played: Played) -> Row:
             for start_s in np.arange(0.0, case.duration_s, WINDOW_S).tolist()
         ],
         failed=played.failed(),
+        newcomer=None if case.newcomer is None else _newcomer(played, case.newcomer),
+    )
+
+
+def _newcomer(played: Played, place: int) -> Newcomer:
+    end_s = CAME_S + FIRST_S
+    ttft_ms = played.ttft_ms(CAME_S, end_s, place)
+    busiest = played.in_flight(CAME_S, end_s).max(axis=0)
+    before = played.cached_ratio(CAME_S - FIRST_S / 2, CAME_S)
+    return Newcomer(
+        requests=len(ttft_ms),
+        share=float(played.shares(CAME_S, end_s)[place]),
+        ttft_ms_mean=float(ttft_ms.mean()) if len(ttft_ms) else None,
+        ttft_ms_p99=float(np.percentile(ttft_ms, 99)) if len(ttft_ms) else None,
+        cached_ratio_dip=before - played.cached_ratio(CAME_S, end_s),
+        in_flight_max_over_others=float(busiest[place] / max(1.0, np.delete(busiest, place).max())),
     )
 
 
@@ -153,12 +186,52 @@ def _of_unequal(rows: Rows, own: Row) -> list[Verdict]:
     ]
 
 
+def _of_newcomer(rows: Rows, own: Row) -> list[Verdict]:
+    """The newcomer is neither starved nor flooded, and reuses from the beginning."""
+    newcomer, cold = own.newcomer, rows[COLD].newcomer
+    assert newcomer is not None
+    assert cold is not None
+    found = [
+        Verdict(
+            case=own.case,
+            claim="newcomer's share of its first minute",
+            value=newcomer.share,
+            at_least=0.1,
+        ),
+        Verdict(
+            case=own.case,
+            claim="its most requests at once, by the others'",
+            value=newcomer.in_flight_max_over_others,
+            at_most=1.5,
+        ),
+        Verdict(
+            case=own.case,
+            claim="how much less the fleet reuses in that minute",
+            value=newcomer.cached_ratio_dip,
+            at_most=0.1,
+        ),
+    ]
+    if newcomer.ttft_ms_mean is not None and cold.ttft_ms_mean is not None:
+        found.append(
+            Verdict(
+                case=own.case,
+                claim="its mean TTFT in that minute, by that without warm-up",
+                value=newcomer.ttft_ms_mean / cold.ttft_ms_mean,
+                at_most=1.0,
+            )
+        )
+    return found
+
+
 _JUDGES: Mapping[str, Callable[[Rows, Row], list[Verdict]]] = {
     "zipf": _of_zipf,
     "zipf-tight": _of_zipf,
     "one-prefix": _of_one_prefix,
     "unequal": _of_unequal,
     "unequal-zipf": _of_unequal,
+    "join": _of_newcomer,
+    "join-agents": _of_newcomer,
+    "restart": _of_newcomer,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
@@ -11,10 +12,12 @@ import numpy.typing as npt
 
 from loadtest.simulation.columns import Columns
 from loadtest.simulation.fleet import FleetSimulation
+from loadtest.simulation.plan import Join
 from loadtest.simulation.running import Scenario
-from loadtest.spread.cases import AFFINITY, LOAD, Case
+from loadtest.spread.cases import AFFINITY, COLD, LOAD, NOBODY, Case
 from loadtest.workloads.catalog import open_workload
 from loadtest.workloads.shaping import Shape
+from rhizome.settings.tree import RouterSettings
 from router.scheduling.policies.sticky import StickyPolicy
 from router.scheduling.types import Candidates, Choice, RoutingRequest
 
@@ -74,11 +77,11 @@ class Played:
         found: Floats = counts / max(1, counts.sum())
         return found
 
-    def in_flight(self, begin_s: float) -> Floats:
+    def in_flight(self, begin_s: float, end_s: float = math.inf) -> Floats:
         """A row a look, a column a worker, while requests came."""
         rows = np.array(self.looks, np.float64)
         times_s = np.arange(1, len(rows) + 1) * _LOOK_S
-        found: Floats = rows[(times_s > begin_s) & (times_s <= self.case.duration_s)]
+        found: Floats = rows[(times_s > begin_s) & (times_s <= min(end_s, self.case.duration_s))]
         return found
 
     def failed(self) -> int:
@@ -94,6 +97,8 @@ def capacity_per_s(case: Case, seed: int) -> float:
     """Requests a second that the fleet answers under the case's first policy, when there are
     always more than enough."""
     begin_s, end_s = _FLOOD_S
+    speeds = case.speeds[: case.workers_carrying]
+    case = replace(case, speeds=speeds, joins=(), failures=())
     flood = Shape(seed=seed, rate_per_s=_FLOOD_PER_WORKER_S * len(case.speeds), duration_s=end_s)
     played = _play(case, case.policies[0], flood)
     ended_s = np.asarray(played.columns.ended_s)[played.columns.is_complete()]
@@ -106,22 +111,35 @@ def play(case: Case, policy: str, capacity: float, seed: int) -> Played:
     return _play(case, policy, shape)
 
 
+def _settings(policy: str) -> RouterSettings:
+    settings = RouterSettings()
+    if policy != COLD:
+        return settings
+    return settings.model_copy(
+        update={"warmup": settings.warmup.model_copy(update={"enabled": False})}
+    )
+
+
 def _play(case: Case, policy: str, shape: Shape) -> Played:
     scenario = Scenario(
         choice=case.choice,
         shape=shape,
         groups=tuple((profile, 1) for profile in case.profiles()),
+        settings=_settings(policy),
         failures=case.failures,
+        joins=case.joins if policy != NOBODY else (Join(math.inf, case.joins[0].worker),),
     )
-    known = "sticky" if policy == AFFINITY else policy
+    known = {AFFINITY: "sticky", COLD: "cost", NOBODY: "cost"}.get(policy, policy)
     simulation = FleetSimulation(scenario.plan(known))
     if policy == AFFINITY:
         simulation.routers[0].dispatcher.policy = Affinity()
     played = Played(case, policy, shape.rate_per_s or 0.0, simulation.columns)
 
     def look() -> None:
-        engines = [worker.scheduler for worker in simulation.workers.values()]
-        played.looks.append([engine.running + engine.waiting for engine in engines])
+        row = [0] * len(case.speeds)
+        for worker in simulation.workers.values():
+            row[worker.place] = worker.scheduler.running + worker.scheduler.waiting
+        played.looks.append(row)
 
     for number in range(1, int((shape.duration_s or 0.0) / _LOOK_S) + 1):
         simulation.agenda.at(number * _LOOK_S, look)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from loadtest.spread.cases import AFFINITY, CASES
+from loadtest.spread.cases import AFFINITY, CASES, NOBODY
 from loadtest.spread.findings import Verdict, row_of, verdicts_of
 from loadtest.spread.playing import capacity_per_s, play
 
@@ -41,12 +41,23 @@ def test_only_what_came_after_the_warm_up_counts() -> None:
 
 def test_every_case_is_judged() -> None:
     rows = {policy: row_of(play(SMALL, policy, 15.0, 1)) for policy in SMALL.policies}
-    for case in CASES.values():
+    for case in (one for one in CASES.values() if one.newcomer is None):
         own = msgspec.structs.replace(rows["cost"], case=case.name)
         padded = msgspec.structs.replace(own, window_shares=own.window_shares * 10)
         answered, *claims = verdicts_of(rows, padded)
         assert answered.holds
         assert claims
+
+
+def test_a_newcomer_is_judged_by_its_first_minute() -> None:
+    small = replace(CASES["join"], duration_s=100.0, warmup_s=80.0)
+    rows = {policy: row_of(play(small, policy, 20.0, 1)) for policy in small.policies}
+    came, nobody = rows["cost"].newcomer, rows[NOBODY].newcomer
+    assert came is not None
+    assert nobody is not None
+    assert came.requests > 5
+    assert nobody.requests == 0
+    assert all(verdict.holds for verdict in verdicts_of(rows, rows["cost"])[:2])
 
 
 @pytest.mark.parametrize(("value", "holds"), [(0.9, False), (1.0, True), (2.0, True), (2.1, False)])
