@@ -213,9 +213,13 @@ class Board:
 
     def _matched(self, prompt: Prompt, now_s: float) -> Ints:
         """Credit of each target in full trust; the prompt is matched once per block size in use."""
+        index = self._sources.index
         tokens = np.zeros(len(self.targets), np.int64)
         for block_size, rows in self._rows_of_size:
-            slots = self._sources.index.match_slots(prompt.hashes(block_size), now_s)
+            hashes = prompt.hashes(block_size)
+            if index.holds_none(hashes, now_s):
+                continue
+            slots = index.match_slots(hashes, now_s)
             per_block = prompt.block_tokens(block_size)
             credit_max = credited_tokens(prompt.tokens, per_block, prompt.tokens)
             tokens[rows] = np.minimum(slots[self._slots[rows]] * per_block, credit_max)

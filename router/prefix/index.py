@@ -206,6 +206,17 @@ class PrefixIndex:
         """The same as one number for each slot (see `slot_of`), and a last one that is 0."""
         return self._by_slots(self._endings(self._columns(hashes, now_s)))
 
+    def holds_none(self, hashes: Sequence[int], now_s: float) -> bool:
+        """Whether no target reuses anything of the prompt, as far as a quick look can tell: True
+        is certain."""
+        if not hashes:
+            return True
+        if self._layouts:  # a target with windows may do without the first block
+            return False
+        self._predictions.expire(now_s)
+        first = hashes[0]
+        return not (self._layers[PLAIN].mask(first) or self._predictions.blocks.mask(first))
+
     def match_tiers(self, hashes: Sequence[int], now_s: float) -> Matched:
         """The same, and how far the slower tiers of each target go on from there."""
         columns = self._columns(hashes, now_s)

@@ -132,6 +132,7 @@ class IndexComparison(RuleBasedStateMachine):
         matched = self.index.match(chain(path), self.now_s)
         self.compare(matched, expected)
         slots = self.index.match_slots(chain(path), self.now_s)
+        assert not (slots.any() and self.index.holds_none(chain(path), self.now_s))
         assert slots[-1] == 0
         for worker in TARGETS:
             assert slots[self.index.slot_of(worker)] == matched.get(worker, 0)
