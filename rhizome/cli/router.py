@@ -1,4 +1,4 @@
-"""`rhizome router`: one router process, in front of static workers or of a registry."""
+"""`rhizome router`: one router, in front of static workers or of a registry."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ def register(app: typer.Typer) -> None:
         host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
         port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
         metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
+        processes: Annotated[
+            int | None, typer.Option(help="Router processes behind the port.")
+        ] = None,
         allow_anonymous: Annotated[
             bool | None,
             typer.Option("--allow-anonymous", help="Serve without keys."),
@@ -45,21 +48,25 @@ def register(app: typer.Typer) -> None:
         config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
     ) -> None:
         """Run a router. Without --worker it finds workers through the registry in Redis."""
-        settings = load_settings(
-            config,
-            flags={
-                "router.workers": tuple(worker) if worker else None,
-                "router.tokenizer": tokenizer,
-                "router.scheduling.policy": policy,
-                "router.host": host,
-                "router.port": port,
-                "router.metrics_port": metrics_port,
-                "router.allow_anonymous": allow_anonymous,
-                "router.admin.port": admin_port,
-                "router.admin.allow_anonymous": open_admin,
-            },
-        )
+        flags = {
+            "router.workers": tuple(worker) if worker else None,
+            "router.tokenizer": tokenizer,
+            "router.scheduling.policy": policy,
+            "router.host": host,
+            "router.port": port,
+            "router.metrics_port": metrics_port,
+            "router.processes": processes,
+            "router.allow_anonymous": allow_anonymous,
+            "router.admin.port": admin_port,
+            "router.admin.allow_anonymous": open_admin,
+        }
+        settings = load_settings(config, flags=flags)
         configure_logs(settings.logs.level, settings.logs.style)
-        from router.process import serve_router
+        if settings.router.processes > 1:
+            from router.processes.serving import serve_processes
 
-        serve_router(settings)
+            serve_processes(settings, lambda: load_settings(config, flags=flags))
+        else:
+            from router.process import serve_router
+
+            serve_router(settings)
