@@ -45,7 +45,7 @@ class Call:
         self.decision = Decision(
             request_id=self.request_id,
             path=self.path,
-            model=self.body.model,
+            asked_model=self.body.model,
             key=self.principal.name,
             priority=self.priority.value,
             streamed=self.body.stream,

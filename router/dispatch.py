@@ -18,7 +18,7 @@ from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker, UnknownModel
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import RouterSettings
-from router.decisions.records import Attempt, Considered, Decision
+from router.decisions.records import Attempt, Considered, Decision, Prospect
 from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
 from router.faults import Faults, Part
@@ -142,8 +142,8 @@ class Dispatcher:
             heapq.heappush(self._presumed, (due_s, id(receipt), receipt))
         return Assignment(job, target, choice, receipt, now_s)
 
-    def preview(self, job: Job) -> bool:
-        """Notes in the job's decision what `assign` would choose; False if every worker is full.
+    def preview(self, job: Job) -> Prospect:
+        """Notes in the job's decision what `assign` would choose.
 
         Books and predicts nothing, and leaves the policy and its chance as they were.
         """
@@ -151,11 +151,11 @@ class Dispatcher:
         offered, target_of = self._offer(job, now_s)
         candidates = with_room(offered)
         if not candidates or job.decision is None:
-            return False
+            return Prospect.FULL
         request = _request(job, target_of(candidates.worker_ids[0]))
         choice = deepcopy(self.policy).choose(request, candidates, deepcopy(self.rng))
-        self._explain(job.decision, request, candidates, choice, 0.0)
-        return True
+        self._explain(job.decision, request, candidates, choice)
+        return Prospect.HELD if choice.should_wait else Prospect.NOW
 
     def least_prefill_s(self, job: Job) -> float:
         """Time that its prompt takes at the target that holds most of it; 0 if there is none."""
@@ -272,8 +272,8 @@ class Dispatcher:
         """Keeps what was considered, and lets the shadows choose from the same."""
         with self.faults.contained(Part.EXPLANATION):
             if job.decision is not None:
-                waited_s = max(0.0, now_s - job.entered_at_s)
-                self._explain(job.decision, request, candidates, choice, waited_s)
+                attempt = self._explain(job.decision, request, candidates, choice)
+                attempt.waited_ms = max(0.0, now_s - job.entered_at_s) * 1000.0
             if self.shadows is not None:
                 self.shadows.compare(request, candidates, choice)
 
@@ -283,23 +283,14 @@ class Dispatcher:
         request: RoutingRequest,
         candidates: Candidates,
         choice: Choice,
-        waited_s: float,
-    ) -> None:
+    ) -> Attempt:
+        most = self.settings.decisions.candidates_max
+        considered = Considered.of(candidates, choice, most)
+        attempt = Attempt.of(self.policy.name, request, choice, considered)
         trust = self.trust.get(choice.worker_id)
-        decision.chose(
-            Attempt(
-                worker=choice.worker_id,
-                policy=self.policy.name,
-                reason=choice.reason,
-                prompt_tokens=request.prompt_tokens,
-                predicted_ttft_ms=choice.chosen.predicted_ttft_ms,
-                waited_ms=waited_s * 1000.0,
-                considered=Considered.of(
-                    candidates, choice, self.settings.decisions.candidates_max
-                ),
-                trust=None if trust is None else trust.state.value,
-            )
-        )
+        attempt.trust = None if trust is None else trust.state.value
+        decision.chose(attempt)
+        return attempt
 
     def _took(self, decision_s: float) -> None:
         """After several decisions in a row that held the router up, goes without them a while."""

@@ -28,7 +28,7 @@ from rhizome.settings.tree import RouterSettings
 from router.call import Call
 from router.catalog.entries import Fallback
 from router.catalog.products import Products, may_fall_back
-from router.decisions.records import Ending
+from router.decisions.records import Ending, Prospect
 from router.decisions.ring import DecisionRing
 from router.delivery import Delivery
 from router.dispatch import Dispatcher
@@ -133,11 +133,12 @@ class Service:
         prompt = await self._render(call)
         await self._try_workers(call, _job(call, prompt), client)
 
-    async def preview(self, call: Call) -> bool:
-        """Notes in the call's decision what would be chosen now; False if it would have to wait.
+    async def preview(self, call: Call) -> Prospect:
+        """Notes in the call's decision what would be chosen now.
 
-        Nothing is sent, booked or predicted. Raises `RequestError` as `serve` does.
+        Nothing is sent, fetched, booked or predicted. Raises `RequestError` as `serve` does.
         """
+        self.products.resolve(call)
         prompt = await self._render(call)
         return self.dispatcher.preview(_job(call, prompt))
 

@@ -62,9 +62,8 @@ def build_decisions(parts: Parts) -> APIRouter:
             priority=Priority(asked.priority),
             accepted_at_s=parts.clock.monotonic_s(),
         )
-        has_room = await parts.service.preview(call)
-        state = "preview" if has_room else "preview: it would wait, every worker is full"
-        return view(call.decision).model_copy(update={"state": state})
+        prospect = await parts.service.preview(call)
+        return view(call.decision).model_copy(update={"state": "preview", "prospect": prospect})
 
     @routes.get("/shadows")
     async def list_shadows() -> ShadowList:

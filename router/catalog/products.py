@@ -71,6 +71,7 @@ class Products:
         if fallback.provider is None:
             return None
         call.body = without_own_fields(call.body)
+        call.decision.outside = fallback.provider
         return self._outside(fallback.provider, fallback.model)
 
     def names(self) -> tuple[str, ...]:

@@ -7,20 +7,23 @@ Noting must cost next to nothing, so nothing is put into words here; that is don
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from rhizome.outcome import Outcome
-from router.scheduling.types import Candidates, Choice
+from router.scheduling.types import Candidate, Candidates, Choice, RoutingRequest
 
 Columns = npt.NDArray[np.float32]
 
-COST, MATCH, QUEUED, IN_FLIGHT, IN_FLIGHT_MAX, KV_USAGE, PREFILL_SPEED, OVERHEAD = range(8)
-"""The rows of `Considered.columns`."""
-COLUMN_COUNT = 8
+COST = 0
+"""The row of `Considered.columns` that holds what the policy minimised."""
+FIELDS = tuple(field.name for field in fields(Candidate))[1:]
+"""The numbers of a candidate; each has its row after `COST`, in this order."""
 _BYTES_OF_ARRAY = 128
+_BYTES_OF_CANDIDATE = 8 + 4 * (1 + len(FIELDS))
 _BYTES_OF_ATTEMPT = 256
 _BYTES_OF_DECISION = 512
 
@@ -31,7 +34,7 @@ class Considered:
 
     names: Sequence[str]
     columns: Columns
-    """One column a candidate; the rows are `COST` to `OVERHEAD`. Whole numbers are exact up to
+    """One column a candidate, the rows as `COST` and `FIELDS` say. Whole numbers are exact up to
     2**24."""
     chosen: int
     """The column of the chosen one."""
@@ -41,19 +44,10 @@ class Considered:
     @staticmethod
     def of(candidates: Candidates, choice: Choice, candidates_max: int) -> Considered:
         """The cheapest `candidates_max` of them, the chosen one always among them."""
-        total = len(candidates)
-        rows = (
-            choice.costs,
-            candidates.match_tokens,
-            candidates.queued_tokens,
-            candidates.in_flight,
-            candidates.in_flight_max,
-            candidates.kv_usage,
-            candidates.prefill_tokens_per_s,
-            candidates.overhead_ms,
-        )
-        names, chosen = candidates.worker_ids, candidates.worker_ids.index(choice.worker_id)
-        columns = np.empty((COLUMN_COUNT, min(total, candidates_max)), np.float32)
+        total, names = len(candidates), candidates.worker_ids
+        chosen = names.index(choice.worker_id)
+        rows = [choice.costs, *[getattr(candidates, name) for name in FIELDS]]
+        columns = np.empty((len(rows), min(total, candidates_max)), np.float32)
         if total <= candidates_max:
             for number, row in enumerate(rows):
                 columns[number] = row
@@ -66,6 +60,15 @@ class Considered:
         places = kept.tolist()
         return Considered([names[at] for at in places], columns, places.index(chosen), total)
 
+    def candidate(self, place: int) -> Candidate:
+        """The candidate in that column."""
+        numbers = dict(zip(FIELDS, self.columns[1:, place].tolist(), strict=True))
+        whole = {
+            name: int(numbers[name])
+            for name in ("match_tokens", "in_flight", "in_flight_max", "queued_tokens")
+        }
+        return Candidate(worker_id=self.names[place], **{**numbers, **whole})
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -73,13 +76,14 @@ class Attempt:
 
     worker: str
     """The target's id."""
+    model: str
     policy: str
     reason: str
     prompt_tokens: int
     predicted_ttft_ms: float
-    waited_ms: float
-    """In the line for it."""
     considered: Considered
+    waited_ms: float = 0.0
+    """In the line for it."""
     trust: str | None = None
     """How far the chosen worker's prefixes were believed."""
     ttft_ms: float | None = None
@@ -87,10 +91,24 @@ class Attempt:
     failure: str | None = None
     """Why the next worker was tried, as an error's code."""
 
+    @staticmethod
+    def of(policy: str, request: RoutingRequest, choice: Choice, considered: Considered) -> Attempt:
+        """What a choice says of itself; what became of it comes later."""
+        return Attempt(
+            worker=choice.worker_id,
+            model=request.model,
+            policy=policy,
+            reason=choice.reason,
+            prompt_tokens=request.prompt_tokens,
+            predicted_ttft_ms=choice.chosen.predicted_ttft_ms,
+            considered=considered,
+        )
+
     @property
     def bytes_used(self) -> int:
         """Estimated."""
-        return _BYTES_OF_ATTEMPT + _BYTES_OF_ARRAY + 36 * len(self.considered.columns[0])
+        candidates = len(self.considered.columns[0])
+        return _BYTES_OF_ATTEMPT + _BYTES_OF_ARRAY + _BYTES_OF_CANDIDATE * candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +128,34 @@ class Ending:
     completion_tokens: int | None = None
 
 
+class Prospect(StrEnum):
+    """What would become of a request that is not sent."""
+
+    NOW = "now"
+    """It would go to the chosen worker at once."""
+    HELD = "held"
+    """It would wait here for the chosen worker, which is nearly free."""
+    FULL = "full"
+    """It would wait here, since every worker is full."""
+
+
 @dataclass(slots=True, eq=False)
 class Decision:
     """A request from its acceptance to its end. Times are those of the monotonic clock."""
 
     request_id: str
     path: str
-    model: str
+    asked_model: str
+    """What the client asked for: a model, or a product that stands for one."""
     key: str
     """The name of the client's key."""
     priority: str
     streamed: bool
     accepted_at_s: float
+    model: str = ""
+    """What serves it, if it is another one."""
+    outside: str | None = None
+    """The provider that was asked after the fleet could not serve."""
     prompt_tokens: int | None = None
     """As the router counted them; an estimate unless `exact`."""
     exact: bool = False

@@ -7,19 +7,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.decisions.records import (
-    COST,
-    IN_FLIGHT,
-    IN_FLIGHT_MAX,
-    KV_USAGE,
-    MATCH,
-    OVERHEAD,
-    PREFILL_SPEED,
-    QUEUED,
-    Attempt,
-    Decision,
-)
+from router.decisions.records import COST, Attempt, Decision, Prospect
 from router.decisions.shadows import Tally
+from router.scheduling.prediction import predicted_ttft_ms, uncached_tokens
+from router.scheduling.types import RoutingRequest
 
 
 class View(BaseModel):
@@ -38,7 +29,7 @@ class CandidateView(View):
     uncached_tokens: int
     """Prompt tokens that it would have had to compute."""
     queued_tokens: int
-    """Uncached tokens dispatched to it before and not yet prefilled."""
+    """Work of prompts dispatched to it before and not yet prefilled, in tokens."""
     in_flight: int
     in_flight_max: int
     kv_usage: float
@@ -54,6 +45,7 @@ class AttemptView(View):
     """One choice of a worker."""
 
     worker: str
+    model: str
     policy: str
     reason: str
     trust: str | None
@@ -77,7 +69,12 @@ class DecisionView(View):
     router: str
     """The router that decided."""
     path: str
+    asked_model: str
+    """What the client asked for: a model, or a product that stands for one."""
     model: str
+    """What served it, or was to."""
+    outside: str | None
+    """The provider that was asked after the fleet could not serve."""
     key: str
     """The name of the client's key."""
     priority: str
@@ -86,6 +83,8 @@ class DecisionView(View):
     """Seconds since the Unix epoch."""
     state: str
     """`running`, `ended`, or `preview` for a request that was not sent."""
+    prospect: Prospect | None = None
+    """Of a preview: what would become of the request."""
     prompt_tokens: int | None
     """As the router counted them; estimated where `exact` is false."""
     exact: bool
@@ -155,7 +154,9 @@ def decision_view(
         request_id=decision.request_id,
         router=router_id,
         path=decision.path,
-        model=decision.model,
+        asked_model=decision.asked_model,
+        model=decision.model or decision.asked_model,
+        outside=decision.outside,
         key=decision.key,
         priority=decision.priority,
         streamed=decision.streamed,
@@ -188,6 +189,7 @@ def _attempt(attempt: Attempt) -> AttemptView:
     order = np.argsort(considered.columns[COST], kind="stable").tolist()
     return AttemptView(
         worker=attempt.worker,
+        model=attempt.model,
         policy=attempt.policy,
         reason=attempt.reason,
         trust=attempt.trust,
@@ -201,22 +203,20 @@ def _attempt(attempt: Attempt) -> AttemptView:
 
 
 def _candidate(attempt: Attempt, place: int) -> CandidateView:
-    considered = attempt.considered
-    column = considered.columns[:, place].tolist()
-    uncached = max(1, attempt.prompt_tokens - int(column[MATCH]))
-    tokens = column[QUEUED] + uncached
+    one = attempt.considered.candidate(place)
+    request = RoutingRequest("", attempt.model, attempt.prompt_tokens)
     return CandidateView(
-        worker=considered.names[place],
-        chosen=place == considered.chosen,
-        match_tokens=int(column[MATCH]),
-        uncached_tokens=uncached,
-        queued_tokens=int(column[QUEUED]),
-        in_flight=int(column[IN_FLIGHT]),
-        in_flight_max=int(column[IN_FLIGHT_MAX]),
-        kv_usage=_rounded(column[KV_USAGE]),
-        prefill_tokens_per_s=_rounded(column[PREFILL_SPEED]),
-        predicted_ttft_ms=_rounded(column[OVERHEAD] + tokens / column[PREFILL_SPEED] * 1000.0),
-        cost=_rounded(column[COST]),
+        worker=one.worker_id,
+        chosen=place == attempt.considered.chosen,
+        match_tokens=one.match_tokens,
+        uncached_tokens=uncached_tokens(request, one),
+        queued_tokens=one.queued_tokens,
+        in_flight=one.in_flight,
+        in_flight_max=one.in_flight_max,
+        kv_usage=_rounded(one.kv_usage),
+        prefill_tokens_per_s=_rounded(one.prefill_tokens_per_s),
+        predicted_ttft_ms=_rounded(predicted_ttft_ms(request, one)),
+        cost=_rounded(attempt.considered.columns[COST, place].item()),
     )
 
 

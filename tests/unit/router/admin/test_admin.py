@@ -1,67 +1,22 @@
-"""The admin API over real sockets: who gets in, what it tells, what it does, what it notes."""
+"""The admin API over real sockets: who gets in, what it tells, what it notes."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
-from rhizome.ids import hash_of
+from rhizome.errors import SettingsError
 from rhizome.settings.tree import AdminSettings
+from rhizome.tasks import Tasks
 from router.admin.access import admin_keys
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api, running_api, settings_with
 from tests.support.waiting import eventually
-
-CHAT: dict[str, object] = {
-    "model": "m",
-    "messages": [{"role": "user", "content": "Hello there " * 40}],
-}
-CLIENT_KEY, ADMIN_KEY = "client-key", "admin-key"
-
-
-@asynccontextmanager
-async def serving(**flags: object) -> AsyncIterator[tuple[Api, httpx.AsyncClient]]:
-    """A router, and a client of its admin API."""
-    settings = settings_with(
-        router__admin__key=ADMIN_KEY,
-        router__admin__keys={"ops": hash_of("ops-key")},
-        router__keys={"alice": hash_of(CLIENT_KEY)},
-        **flags,
-    )
-    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
-    async with (
-        running_api(settings) as api,
-        httpx.AsyncClient(base_url=f"{api.admin_url}/admin/v1", headers=headers) as http,
-    ):
-        yield api, http
-
-
-@pytest.fixture
-async def both() -> AsyncIterator[tuple[Api, httpx.AsyncClient]]:
-    async with serving() as found:
-        yield found
-
-
-async def send(
-    api: Api, body: dict[str, object] = CHAT, *, request_id: str = "", key: str = CLIENT_KEY
-) -> httpx.Response:
-    headers = {"authorization": f"Bearer {key}"}
-    if request_id:
-        headers["x-request-id"] = request_id
-    async with httpx.AsyncClient(timeout=10) as http:
-        return await http.post(f"{api.url}/v1/chat/completions", json=body, headers=headers)
-
-
-@pytest.fixture
-def log_level() -> Iterator[None]:
-    before = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(before)
+from tests.unit.router.admin.rig import ADMIN_KEY, CHAT, CLIENT_KEY, send, serving
 
 
 async def test_only_admin_keys_open_it_and_client_keys_do_not(
@@ -112,6 +67,7 @@ async def test_a_request_is_explained_from_its_candidates_to_its_end(
     assert found["router"] == answer.headers["x-rhizome-router"]
     assert (found["state"], found["outcome"], found["status"]) == ("ended", "completed", 200)
     assert (found["key"], found["model"], found["streamed"]) == ("alice", "m", True)
+    assert found["asked_model"] == "m"
     assert found["path"] == "/v1/chat/completions"
     (attempt,) = found["attempts"]
     assert attempt["worker"] == answer.headers["x-rhizome-worker"]
@@ -179,7 +135,7 @@ async def test_a_preview_chooses_and_leaves_no_trace(
     assert dispatcher.rng.getstate() == before
     assert dispatcher.in_flight("m") == 0
     for answer in answers:
-        assert answer["state"] == "preview"
+        assert (answer["state"], answer["prospect"]) == ("preview", "now")
         (attempt,) = answer["attempts"]
         assert attempt["worker"] == sent.headers["x-rhizome-worker"], "its prefix is there"
         assert answer["predicted_cached_tokens"] > 0
@@ -194,7 +150,7 @@ async def test_a_preview_tells_that_a_request_would_wait() -> None:
             receipt = api.router.dispatcher.book.reserve(target.target_id, 1, 0.0)
             answer = (await http.post("/route", json={"body": CHAT})).json()
             api.router.dispatcher.book.release(receipt)
-    assert "would wait" in answer["state"]
+    assert (answer["state"], answer["prospect"]) == ("preview", "full")
     assert answer["attempts"] == []
 
 
@@ -226,81 +182,6 @@ async def test_bodies_must_be_json_and_within_the_bound() -> None:
         assert broken.status_code == 400
         long = await http.post("/route", content=b" " * 2048, headers=json_type)
         assert (long.status_code, long.json()["error"]["code"]) == (413, "body_too_large")
-
-
-async def test_workers_are_added_drained_resumed_and_removed_by_hand(
-    both: tuple[Api, httpx.AsyncClient], log_level: None
-) -> None:
-    api, http = both
-    async with running_engine(FakeEngine()) as engine:
-        api.join(engine)
-        added = await http.post("/workers", json={"url": "http://127.0.0.1:9", "key": "worker-key"})
-        assert added.status_code == 201
-        worker = added.json()["worker"]
-        listed = {one["worker"]: one for one in (await http.get("/workers")).json()["workers"]}
-        assert (listed[worker]["state"], listed[worker]["source"]) == ("silent", "settings")
-        assert (listed["w0"]["state"], listed["w0"]["source"]) == ("ready", "registry")
-        again = await http.post("/workers", json={"url": "http://127.0.0.1:9"})
-        assert again.status_code == 409
-        assert (await http.delete(f"/workers/{worker}")).status_code == 200
-        assert (await http.delete(f"/workers/{worker}")).status_code == 404
-    audit = (await http.get("/audit")).json()["actions"]
-    assert [(one["who"], one["status"]) for one in audit] == [
-        ("admin-1", 404),
-        ("admin-1", 200),
-        ("admin-1", 409),
-        ("admin-1", 201),
-    ]
-    assert audit[-1]["note"] == f"worker {worker}"
-    assert "worker-key" not in json.dumps(audit)
-
-
-async def test_a_drained_worker_gets_nothing_new_and_finishes(
-    both: tuple[Api, httpx.AsyncClient],
-) -> None:
-    api, http = both
-    async with running_engine(FakeEngine()) as engine:
-        url = engine.url
-        added = await http.post("/workers", json={"url": url})
-        worker = added.json()["worker"]
-        api.router.fleet.upsert(engine.record(worker), 0.0)
-        assert (await send(api)).status_code == 200
-        drained = await http.post(f"/workers/{worker}/drain", json={})
-        assert drained.status_code == 200
-        assert (await http.get("/workers")).json()["workers"][0]["state"] == "draining"
-        assert (await send(api)).status_code == 503
-        assert (await http.delete(f"/workers/{worker}/drain")).status_code == 200
-        assert (await send(api)).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "new",
-    [
-        {"url": "ftp://127.0.0.1:9"},
-        {"url": "http://user:secret@127.0.0.1:9"},
-        {"url": "http://127.0.0.1:9", "topic": "kv"},
-        {"url": "http://127.0.0.1:9", "key-file": "/etc/passwd"},
-        {"url": "http://127.0.0.1:9", "events": "nonsense"},
-        {"url": ""},
-        {},
-    ],
-)
-async def test_a_bad_worker_is_refused(
-    both: tuple[Api, httpx.AsyncClient], new: dict[str, str]
-) -> None:
-    _, http = both
-    answer = await http.post("/workers", json=new)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
-    assert "secret" not in answer.text
-
-
-async def test_a_worker_that_is_not_here_cannot_be_drained(
-    both: tuple[Api, httpx.AsyncClient],
-) -> None:
-    _, http = both
-    assert (await http.post("/workers/none/drain", json={})).status_code == 404
-    assert (await http.delete("/workers/none/drain")).status_code == 404
-    assert (await http.post("/workers/none/drain", json={"for_s": 0})).status_code == 400
 
 
 async def test_models_and_tenants_tell_who_uses_what(
@@ -369,8 +250,6 @@ async def test_it_is_off_without_a_key_and_never_open_beyond_loopback() -> None:
     ring = admin_keys(AdminSettings(allow_anonymous=True))
     assert ring is not None
     assert ring.is_open
-    from rhizome.errors import SettingsError
-
     with pytest.raises(SettingsError, match="no key"):
         admin_keys(AdminSettings(allow_anonymous=True, host="0.0.0.0"))  # noqa: S104 - refused
 
@@ -387,10 +266,6 @@ async def test_an_open_api_answers_only_to_names_of_this_machine() -> None:
 async def test_a_running_request_can_be_explained_too(
     both: tuple[Api, httpx.AsyncClient],
 ) -> None:
-    import asyncio
-
-    from rhizome.tasks import Tasks
-
     api, http = both
     engine = FakeEngine(hold=asyncio.Event())
     async with running_engine(engine), Tasks("test") as tasks:

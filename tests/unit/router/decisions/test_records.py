@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhizome.outcome import Outcome
-from router.decisions.records import COST, MATCH, Attempt, Considered, Decision, Ending
+from router.decisions.records import COST, Attempt, Considered, Decision, Ending
 from router.decisions.shadows import Tally
 from router.decisions.views import decision_view, shadow_view
 from router.scheduling.policies import POLICY_NAMES, build_policy
@@ -41,17 +41,9 @@ def decision_of(matches: list[int], policy: str = "cost", most: int = 32) -> Dec
     choice = build_policy(policy).choose(REQUEST, candidates, Random(1))
     decision = Decision("r", "/v1/chat/completions", "m", "alice", "interactive", True, 100.0)
     decision.rendered(1000, exact=True)
-    decision.chose(
-        Attempt(
-            worker=choice.worker_id,
-            policy=policy,
-            reason=choice.reason,
-            prompt_tokens=1000,
-            predicted_ttft_ms=choice.chosen.predicted_ttft_ms,
-            waited_ms=1.5,
-            considered=Considered.of(candidates, choice, most),
-        )
-    )
+    attempt = Attempt.of(policy, REQUEST, choice, Considered.of(candidates, choice, most))
+    attempt.waited_ms = 1.5
+    decision.chose(attempt)
     return decision
 
 
@@ -69,8 +61,9 @@ def test_the_cheapest_candidates_and_the_chosen_one_are_kept(
     assert len(considered.names) == considered.columns.shape[1] == min(most, len(matches))
     assert considered.names[considered.chosen] == attempt.worker
     assert len(set(considered.names)) == len(considered.names)
-    for name, match in zip(considered.names, considered.columns[MATCH], strict=True):
-        assert matches[int(name[1:])] == match
+    given_ones = fleet(matches)
+    for place, name in enumerate(considered.names):
+        assert considered.candidate(place) == given_ones[int(name[1:])]
     candidates = Candidates.of(fleet(matches))
     costs = build_policy(policy).choose(REQUEST, candidates, Random(1)).costs
     left_out = [costs[n] for n in range(len(matches)) if f"w{n}" not in considered.names]
