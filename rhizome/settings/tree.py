@@ -228,10 +228,11 @@ class TrustSettings(Slice):
 
 
 class RenderingSettings(Slice):
-    stall_s: Seconds = 0.015
-    """Longest wait for the token ids of a short prompt; what takes longer is routed by bytes."""
+    stall_s: Seconds = 0.012
+    """Longest wait for a prompt's token ids, 2 ms more for each kilobyte of the request; a prompt
+    that takes longer is routed by its bytes."""
     deadline_s: Seconds = 2.0
-    """Longest wait for the token ids of the longest prompt; others get a share by their length."""
+    """The same for the longest prompts, and the longest wait for their turn."""
     pause_s: Seconds = 5.0
     """How long a tokenizer that stalled is not asked again; doubled up to a minute while it
     stalls."""
