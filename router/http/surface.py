@@ -16,6 +16,7 @@ from router.http.bodies import EngineBody, read_chat, read_completion, read_toke
 from router.http.messages import read_count, read_messages
 from router.http.pooling import read_embedding, read_pooling, read_rerank, read_score
 from router.http.responses import read_response
+from router.http.uploads import read_audio
 from router.relay.dialect import OPENAI, Dialect
 from router.relay.messages import ANTHROPIC
 from router.relay.responses import RESPONSES
@@ -138,6 +139,20 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="What a pooling model makes of a text, as it is.",
         tag="pooling",
         example={"model": "m", "input": "Hello"},
+    ),
+    *(
+        Endpoint(
+            path=path,
+            read=lambda arrival: read_audio(arrival.data, arrival.content_type),
+            summary=summary,
+            tag="audio",
+            example={"model": "m", "file": "(binary)"},
+            media_type="multipart/form-data",
+        )
+        for path, summary in (
+            ("/v1/audio/transcriptions", "The words of a recording; the form goes on as it is."),
+            ("/v1/audio/translations", "The words of a recording, in English."),
+        )
     ),
     Endpoint(
         path="/tokenize",
