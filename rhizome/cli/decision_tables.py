@@ -9,8 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from router.decisions.records import Prospect
 from router.decisions.views import AttemptView, DecisionList, DecisionView
 
+_PROSPECTS = {
+    Prospect.NOW: "not sent; it would go there at once",
+    Prospect.HELD: "not sent; it would wait here until that worker is nearly free",
+    Prospect.FULL: "not sent; it would wait here, since every worker is full",
+}
 _STATES = {"completed": "green", "running": "yellow"}
 
 
@@ -55,8 +61,11 @@ def print_decisions(listed: DecisionList, console: Console) -> None:
 
 
 def _head(decision: DecisionView) -> Iterator[str]:
+    model = decision.model
+    if decision.asked_model != model:
+        model = f"{decision.asked_model} → {model}"
     yield (
-        f"[bold]{escape(decision.request_id)}[/bold]  {escape(decision.model)}  {decision.path}  "
+        f"[bold]{escape(decision.request_id)}[/bold]  {escape(model)}  {decision.path}  "
         f"at {_time(decision.accepted_at_wall_s)} by {decision.router}"
     )
     tokens = "length unknown" if decision.prompt_tokens is None else f"{decision.prompt_tokens}"
@@ -112,8 +121,11 @@ def _candidates(attempt: AttemptView) -> Table:
 
 
 def _end(decision: DecisionView) -> Iterator[str]:
+    if decision.outside is not None:
+        yield f"went to the provider {escape(decision.outside)}, since the fleet could not serve"
     if decision.outcome is None:
-        yield f"[yellow]{decision.state}[/yellow]"
+        state = decision.state if decision.prospect is None else _PROSPECTS[decision.prospect]
+        yield f"[yellow]{state}[/yellow]"
         return
     colour = _STATES.get(decision.outcome, "red")
     status = "" if decision.status is None else f" ({decision.status})"

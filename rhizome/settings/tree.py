@@ -197,7 +197,7 @@ class DecisionSettings(Slice):
     """Requests whose decisions are kept to be explained; 0: none."""
     bytes_max: int = Field(default=16 * 2**20, ge=0, le=2**34)
     """Memory for them, in bytes (estimated)."""
-    candidates_max: int = Field(default=32, ge=1, le=1024)
+    candidates_max: int = Field(default=64, ge=1, le=1024)
     """Candidates kept of each choice, the cheapest first."""
 
 

@@ -47,18 +47,15 @@ class Considered:
         total, names = len(candidates), candidates.worker_ids
         chosen = names.index(choice.worker_id)
         rows = [choice.costs, *[getattr(candidates, name) for name in FIELDS]]
-        columns = np.empty((len(rows), min(total, candidates_max)), np.float32)
+        columns = np.array(rows, np.float32)
         if total <= candidates_max:
-            for number, row in enumerate(rows):
-                columns[number] = row
             return Considered(names, columns, chosen, total)
         kept = np.argpartition(choice.costs, candidates_max - 1)[:candidates_max]
         if chosen not in kept:
             kept[-1] = chosen
-        for number, row in enumerate(rows):
-            columns[number] = row[kept]
         places = kept.tolist()
-        return Considered([names[at] for at in places], columns, places.index(chosen), total)
+        kept_names = [names[at] for at in places]
+        return Considered(kept_names, columns[:, kept], places.index(chosen), total)
 
     def candidate(self, place: int) -> Candidate:
         """The candidate in that column."""
