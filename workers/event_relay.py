@@ -2,10 +2,11 @@
 
 vLLM's publisher blocks the engine when its queue is full and forgets what nobody was there to
 hear. The relay always drains it, keeps the last batches of every data-parallel rank, publishes the
-frames unchanged (topic, sequence, payload) and answers vLLM's replay protocol from what it kept.
+frames unchanged (topic, sequence, payload) and answers vLLM's replay protocol from what it kept,
+and the question for a snapshot from an image of the cache (`workers.event_image`).
 Routers connect over CurveZMQ with a key made here; the engine's side is private to this host
 (a socket file in a directory of mode 0700, or loopback where ranks need ports of their own).
-It reads no payload and believes none: gaps and duplicates are for the reader to judge.
+What it passes on it does not judge: gaps and duplicates are for the reader to find.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 import zmq
 
 from rhizome.fleet.records import EventSource
-from rhizome.wire.kv_events import END_OF_REPLAY
+from rhizome.wire.kv_events import END_OF_REPLAY, SNAPSHOT_REQUEST, encode_snapshot_end
+from workers.event_image import EventImage
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +35,10 @@ TOPIC = "kv"
 _END = END_OF_REPLAY.to_bytes(8, "big", signed=True)
 _RANK_PORTS_TRIES = 50
 _REPLAY_BATCHES_PER_TURN = 64
+_SNAPSHOT_PARTS_PER_TURN = 2
 _REPLAYS_MAX = 256
+_SNAPSHOTS_MAX = 16
+"""Snapshots under way at once: each is a copy. Others wait."""
 _INTAKE_PER_TURN = 256
 _BUSY_POLL_MS = 5
 _SOCKET_PATH_MAX = 100
@@ -77,6 +82,34 @@ class Ring:
         return self._added
 
 
+class _Answer:
+    """Messages to one client, a few in each turn; one that reads slowly holds up nobody."""
+
+    def __init__(self, messages: Iterator[tuple[bytes, ...] | None], per_turn: int) -> None:
+        """None among the messages ends a turn."""
+        self._messages = messages
+        self._per_turn = per_turn
+        self._unsent: tuple[bytes, ...] | None = None
+
+    def send(self, socket: zmq.Socket[bytes], client: bytes) -> bool:
+        """Sends what can be sent in this turn; whether all is sent. Raises `zmq.ZMQError` if the
+        client is gone."""
+        for _ in range(self._per_turn):
+            if self._unsent is None:
+                try:
+                    self._unsent = next(self._messages)
+                except StopIteration:
+                    return True
+            if self._unsent is None:
+                return False
+            try:
+                socket.send_multipart((client, b"", *self._unsent), zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            self._unsent = None
+        return False
+
+
 @dataclass(slots=True)
 class _Rank:
     """The sockets and the memory of one data-parallel rank."""
@@ -85,8 +118,11 @@ class _Rank:
     out: zmq.Socket[bytes]
     replay: zmq.Socket[bytes]
     ring: Ring
-    replays: dict[bytes, list[int]] = field(default_factory=dict)
-    """By client: the next position to send and the one to end at."""
+    image: EventImage = field(default_factory=EventImage)
+    answers: dict[bytes, _Answer] = field(default_factory=dict)
+    """What is being sent, by client; a new question of a client replaces the old one."""
+    snapshots: int = 0
+    """Snapshots being sent."""
     refused: int = 0
     """Messages of the engine that were not batches."""
 
@@ -123,6 +159,7 @@ class EventRelay:
                 topic=TOPIC,
                 rank=number,
                 curve_key=self._public_key.decode(),
+                snapshots=True,
             )
             for number, rank in enumerate(self._ranks)
         )
@@ -137,6 +174,11 @@ class EventRelay:
             "endpoint": self.engine_endpoint,
             "topic": TOPIC,
         }
+
+    def expect_blocks(self, blocks: int | None) -> None:
+        """Tells how many blocks each rank's device can hold: the bound on what is kept of it."""
+        for rank in self._ranks:
+            rank.image.blocks_max = blocks
 
     def start(self) -> None:
         self._thread.start()
@@ -202,7 +244,7 @@ class EventRelay:
             poller.register(rank.replay, zmq.POLLIN)
         with self._closing():
             while True:
-                behind = any(rank.replays for rank in self._ranks)
+                behind = any(rank.answers for rank in self._ranks)
                 ready = dict(poller.poll(_BUSY_POLL_MS if behind else None))
                 if self._wake_in in ready:
                     return
@@ -210,8 +252,8 @@ class EventRelay:
                     if rank.intake in ready:
                         _take(rank)
                     if rank.replay in ready:
-                        _accept_replay(rank)
-                    _send_replays(rank)
+                        _accept_question(rank)
+                    _send_answers(rank)
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
@@ -237,44 +279,67 @@ def _take(rank: _Rank) -> None:
                 _log.warning("the engine published something that is no KV event batch")
             continue
         topic, sequence, payload = frames
-        rank.ring.add(int.from_bytes(sequence, "big"), (topic, sequence, payload))
+        number = int.from_bytes(sequence, "big")
+        rank.ring.add(number, (topic, sequence, payload))
         rank.out.send_multipart(frames)
+        rank.image.take(number, payload)
 
 
-def _accept_replay(rank: _Rank) -> None:
+def _accept_question(rank: _Rank) -> None:
     try:
         frames = rank.replay.recv_multipart(zmq.NOBLOCK)
     except zmq.Again:
         return
-    if len(frames) != 3 or len(frames[2]) != 8 or len(rank.replays) >= _REPLAYS_MAX:
+    if len(frames) != 3 or len(frames[2]) != 8 or len(rank.answers) >= _REPLAYS_MAX:
         _log.warning("refused a replay request of %d frames", len(frames))
         return
-    client, _, start = frames
-    position = rank.ring.first_from(int.from_bytes(start, "big"))
-    rank.replays[client] = [position, rank.ring.end]
+    client, _, question = frames
+    if question == SNAPSHOT_REQUEST:
+        answer = _Answer(_snapshot(rank), _SNAPSHOT_PARTS_PER_TURN)
+    else:
+        position = rank.ring.first_from(int.from_bytes(question, "big"))
+        replayed = _replay(rank.ring, position, rank.ring.end)
+        answer = _Answer(replayed, _REPLAY_BATCHES_PER_TURN)
+    rank.answers[client] = answer
 
 
-def _send_replays(rank: _Rank) -> None:
-    """Sends each waiting client its next batches; one that reads slowly holds up nobody."""
-    for client, (position, end) in list(rank.replays.items()):
+def _send_answers(rank: _Rank) -> None:
+    for client, answer in list(rank.answers.items()):
         try:
-            _send_some(rank, client, position, end)
-        except zmq.Again:
-            continue
+            is_sent = answer.send(rank.replay, client)
         except zmq.ZMQError as error:
-            _log.debug("a replay ended early: %s", error)
-            del rank.replays[client]
+            _log.debug("an answer ended early: %s", error)
+            is_sent = True
+        if is_sent:
+            del rank.answers[client]
 
 
-def _send_some(rank: _Rank, client: bytes, position: int, end: int) -> None:
-    batches, after = rank.ring.read(position, min(_REPLAY_BATCHES_PER_TURN, max(0, end - position)))
-    at = after - len(batches)
-    for number, frames in enumerate(batches):
-        rank.replay.send_multipart((client, b"", *frames), zmq.NOBLOCK)
-        rank.replays[client][0] = at + number + 1
-    if after >= end:
-        rank.replay.send_multipart((client, b"", b"", _END, b""), zmq.NOBLOCK)
-        del rank.replays[client]
+def _replay(ring: Ring, position: int, end: int) -> Iterator[tuple[bytes, ...]]:
+    """What the ring keeps, as far as it is still there when its turn comes."""
+    while position < end:
+        count = min(_REPLAY_BATCHES_PER_TURN, end - position)
+        batches, position = ring.read(position, count)
+        yield from batches
+    yield b"", _END, b""
+
+
+def _snapshot(rank: _Rank) -> Iterator[tuple[bytes, ...] | None]:
+    """The cache as it is when the first part is asked for."""
+    while rank.snapshots >= _SNAPSHOTS_MAX:
+        yield None
+    rank.snapshots += 1
+    try:
+        snapshot = rank.image.snapshot()
+        parts = 0
+        for payload in snapshot.parts():
+            if payload is None:
+                yield None
+            else:
+                yield SNAPSHOT_REQUEST, parts.to_bytes(8, "big"), payload
+                parts += 1
+        yield b"", _END, encode_snapshot_end(snapshot.end(parts))
+    finally:
+        rank.snapshots -= 1
 
 
 def _endpoint(socket: zmq.Socket[bytes], advertised_host: str) -> str:

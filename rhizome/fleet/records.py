@@ -28,6 +28,8 @@ class EventSource(msgspec.Struct, frozen=True, kw_only=True):
     rank: int = 0
     curve_key: str | None = None
     """The server's CurveZMQ public key (Z85). None: a plain socket (a vLLM started by hand)."""
+    snapshots: bool = False
+    """Whether the replay endpoint also tells what the engine holds now."""
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):

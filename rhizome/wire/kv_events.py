@@ -18,6 +18,13 @@ from msgspec.structs import astuple
 
 EngineHash = int | bytes
 END_OF_REPLAY = -1
+SNAPSHOT_REQUEST = b"snapshot"
+"""Asks an event relay for what the engine holds now, where a replay's first sequence would stand.
+
+Answered by `[b"", SNAPSHOT_REQUEST, number (8 bytes), payload]`, batches of `BlockStored`, numbered
+from 0, and at the end `[b"", b"", END_OF_REPLAY, SnapshotEnd]`. vLLM itself takes it for a very
+high sequence, and answers with an end that says nothing.
+"""
 
 
 class UndecodableBatch(ValueError):
@@ -120,6 +127,17 @@ class _ArrayBatch(msgspec.Struct, array_like=True, gc=False):
     data_parallel_rank: int | None = None
 
 
+class SnapshotEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a snapshot stands for."""
+
+    sequence: int
+    """The last batch that it covers; -1 if the engine has published none."""
+    ts: float
+    """That batch's time stamp."""
+    parts: int
+    """Messages before this one."""
+
+
 _KINDS: dict[str, type[BlockStored] | type[BlockRemoved] | type[AllBlocksCleared]] = {
     "BlockStored": BlockStored,
     "BlockRemoved": BlockRemoved,
@@ -135,6 +153,7 @@ _map_decoder = msgspec.msgpack.Decoder(_MapBatch)
 _array_decoder = msgspec.msgpack.Decoder(_ArrayBatch)
 _decoder = msgspec.msgpack.Decoder()
 _encoder = msgspec.msgpack.Encoder()
+_end_decoder = msgspec.msgpack.Decoder(SnapshotEnd)
 
 
 def decode_batch(payload: bytes) -> KVEventBatch:
@@ -195,6 +214,19 @@ def encode_batch(batch: KVEventBatch) -> bytes:
     """The batch as vLLM 0.32 writes it: of what is None, only what vLLM always writes."""
     events = [_written(event) for event in batch.events]
     return _encoder.encode([batch.ts, events, batch.data_parallel_rank])
+
+
+def encode_snapshot_end(end: SnapshotEnd) -> bytes:
+    """The last frame of a snapshot."""
+    return _encoder.encode(end)
+
+
+def decode_snapshot_end(payload: bytes) -> SnapshotEnd:
+    """The same read back; raises `UndecodableBatch`."""
+    try:
+        return _end_decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UndecodableBatch(str(error)) from error
 
 
 def _written(event: KVEvent) -> dict[str, Any]:

@@ -43,17 +43,25 @@ class EventCounters:
     gaps: int = 0
     replays: int = 0
     replays_failed: int = 0
+    snapshots: int = 0
+    snapshots_failed: int = 0
     restarts: int = 0
     """Engines found to be other processes than before."""
     duplicates: int = 0
     undecodable: int = 0
     malformed: int = 0
+    foreign: int = 0
+    """Batches of another engine than the one that a target's events come from."""
     unknown_parent: int = 0
     """Blocks not credited since the chain above them was not seen."""
     not_text: int = 0
     mismatched: int = 0
     passed_over: int = 0
     clears: int = 0
+    over_bound: int = 0
+    """Blocks forgotten since their engine cannot hold so many."""
+    conflicts: int = 0
+    """Times that a target was forgotten since two of its blocks had one name, or one had two."""
     lag_ms: float = 0.0
     """The largest lag of a living target's last live batch."""
 
@@ -136,6 +144,7 @@ class EventPlane:
             block_size=record.block_size,
             blocks_max=record.kv_blocks,
             can_replay=source.replay_endpoint is not None,
+            can_snapshot=source.snapshots,
         )
         subscription = Subscription(
             source, feed, self._context, self._keys, self._clock, self._timing

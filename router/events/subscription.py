@@ -1,8 +1,9 @@
 """One rank's events: from sockets to the feed, with bounded work per turn of the loop.
 
 A connection is a session: a fresh subscriber socket and its monitor; when the monitor says that it
-ended, the feed is told, and after a pause there is a new session. A replay is asked for as soon as
-the subscription stands, and the feed decides what to believe (see `router.prefix.feed`).
+ended, the feed is told, and after a pause there is a new session. A replay or a snapshot is asked
+for as soon as the subscription stands, and the feed decides what to believe (see
+`router.prefix.feed`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from zmq.utils.monitor import parse_monitor_message
 from rhizome.clock import Clock
 from rhizome.fleet.records import EventSource
 from rhizome.wire.kv_events import KVEventBatch, UndecodableBatch, decode_batch
-from router.events.replay import Replay, ReplayBroken
+from router.events.replay import Replay, ReplayBroken, Snapshot
 from router.events.sockets import (
     HANDSHAKE_TIMEOUT_S,
     ClientKeys,
@@ -37,7 +38,8 @@ _ENDED = (
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 _MESSAGES_PER_TURN = 64
-_BYTES_PER_TURN = 256 * 1024
+_BYTES_PER_TURN = 64 * 1024
+"""Some thousand blocks, which take some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class LinkCounters:
     messages: int = 0
     malformed: int = 0
     """Messages that are not of vLLM's frames, or were too long."""
+    foreign: int = 0
+    """Batches of another data-parallel rank than those before: another engine's, not believed."""
     sessions: int = 0
     """Connections that stood."""
     lag_ms: float = 0.0
@@ -90,8 +94,9 @@ class Subscription:
         self._keys = keys
         self._clock = clock
         self._timing = timing or Timing()
-        self._replay: Replay | None = None
+        self._replay: Replay | Snapshot | None = None
         self._connected = False
+        self._rank: int | None = None
         self._check_at_s = 0.0
         self._poller = zmq.asyncio.Poller()
 
@@ -112,6 +117,7 @@ class Subscription:
                 # Not when cancelled: by then the target may belong to a new incarnation.
                 if self._connected:
                     self._connected = False
+                    self._rank = None
                     self.feed.disconnected()
                 if str(end) != told:
                     told = str(end)
@@ -205,11 +211,22 @@ class Subscription:
             self.counters.malformed += 1
             return
         batch = _decoded(frames[2])
+        if batch is not None and not self._is_ours(batch):
+            self.counters.foreign += 1
+            return
         if batch is not None:
             self.counters.lag_ms = max(0.0, (self._clock.wall_s() - batch.ts) * 1000)
         self._carry_out(self.feed.live(int.from_bytes(frames[1], "big"), batch))
 
-    def _read_replay(self, replay: Replay) -> None:
+    def _is_ours(self, batch: KVEventBatch) -> bool:
+        """Whether it comes from the rank that spoke first; each engine's publisher has one, which
+        need not be the rank that the worker's record gives it."""
+        rank = batch.data_parallel_rank
+        if self._rank is None:
+            self._rank = rank
+        return rank is None or rank == self._rank
+
+    def _read_replay(self, replay: Replay | Snapshot) -> None:
         portion = 0
         for _ in range(_MESSAGES_PER_TURN):
             if portion > _BYTES_PER_TURN or self._replay is not replay:
@@ -219,16 +236,29 @@ class Subscription:
                 return
             portion += sum(map(len, frames))
             try:
-                answer = replay.read(frames, self._clock.monotonic_s())
+                self._take_answer(replay, frames)
             except ReplayBroken as broken:
                 self.counters.malformed += 1
                 self._end_replay(str(broken))
                 return
-            if answer is None:
-                self._close_replay()
-                self._carry_out(self.feed.replay_ended())
-            else:
-                self._carry_out(self.feed.replayed(answer[0], _decoded(answer[1])))
+
+    def _take_answer(self, replay: Replay | Snapshot, frames: list[bytes]) -> None:
+        """Tells the feed of one message; raises `ReplayBroken`."""
+        now_s = self._clock.monotonic_s()
+        if isinstance(replay, Snapshot):
+            part = replay.read(frames, now_s)
+            if isinstance(part, bytes):
+                self._carry_out(self.feed.imaged(_decoded(part)))
+                return
+            self._close_replay()
+            self._carry_out(self.feed.snapshot_ended(part.sequence, part.ts))
+            return
+        answer = replay.read(frames, now_s)
+        if answer is None:
+            self._close_replay()
+            self._carry_out(self.feed.replay_ended())
+        else:
+            self._carry_out(self.feed.replayed(answer[0], _decoded(answer[1])))
 
     def _receive(self, socket: zmq.asyncio.Socket) -> list[bytes] | None:
         try:
@@ -240,28 +270,32 @@ class Subscription:
     # ---------------------------------------------------------------- replays
 
     def _carry_out(self, action: Action) -> None:
-        """Starts the replay that the feed asks for, in place of an earlier one."""
-        while action.replay_from is not None:
+        """Asks what the feed wants to know, in place of an earlier question."""
+        while action.asks:
             self._close_replay()
             try:
-                self._replay = Replay(
-                    self._context,
-                    self.source,
-                    self._keys,
-                    action.replay_from,
-                    self._clock.monotonic_s(),
-                )
+                self._replay = self._question(action)
             except ReplayBroken as broken:
                 _log.warning("replay for %s: %s", self.feed.target, broken)
-                action = self.feed.replay_failed()
+                action = self._failed(snapshot=action.snapshot)
             else:
                 self._poller.register(self._replay.socket, zmq.POLLIN)
                 return
 
+    def _question(self, action: Action) -> Replay | Snapshot:
+        now_s = self._clock.monotonic_s()
+        if action.replay_from is None:
+            return Snapshot(self._context, self.source, self._keys, now_s)
+        return Replay(self._context, self.source, self._keys, action.replay_from, now_s)
+
+    def _failed(self, *, snapshot: bool) -> Action:
+        return self.feed.snapshot_failed() if snapshot else self.feed.replay_failed()
+
     def _end_replay(self, why: str) -> None:
         _log.warning("replay for %s failed: %s", self.feed.target, why)
+        snapshot = isinstance(self._replay, Snapshot)
         self._close_replay()
-        self._carry_out(self.feed.replay_failed())
+        self._carry_out(self._failed(snapshot=snapshot))
 
     def _close_replay(self) -> None:
         if self._replay is not None:

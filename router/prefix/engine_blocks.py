@@ -181,11 +181,11 @@ class EngineBlocks:
             self.counters.passed_over += count
             return
         layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
-        if not event.token_ids:
+        if not event.block_size:
             self._store_named(layer, event)
             return
         span, left = divmod(event.block_size, self._block_size or event.block_size + 1)
-        if left or not 0 <= layer.group < GROUPS_MAX:
+        if left or not span or not 0 <= layer.group < GROUPS_MAX:
             self.counters.mismatched += count
             self.mismatch = True
             return

@@ -13,82 +13,41 @@ applying consecutive batches from a known start**; while that is in doubt the ta
 * A replay that cannot be joined to what is known clears the target and goes on from the oldest
   batch there is; one that fails clears it and goes on from the newest. Starting in the middle is
   sound: see `router.prefix.engine_blocks`. So no failure can keep a target suspended for good.
+* Where the source can tell what its engine holds now, that snapshot is asked for whenever nothing
+  is known, and what came live meanwhile is applied after it: a router that joins late knows all,
+  however long ago it was published.
 * A sequence that goes back is a duplicate if that very batch was applied, else a restart.
 * A batch that cannot be read may have held removals: the target is cleared there.
 
-The caller carries out the `replay_from` of the returned actions, one replay at a time: a newer one
-replaces an older one.
+The caller carries out the `replay_from` or `snapshot` of the returned actions, one at a time: a
+newer one replaces an older one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from enum import StrEnum
 
-from rhizome.wire.kv_events import BlockRemoved, BlockStored, KVEventBatch
+from rhizome.wire.kv_events import KVEventBatch
 from router.prefix.engine_blocks import EngineBlocks, Truth
+from router.prefix.verdicts import (
+    REMEMBERED,
+    Action,
+    FeedCounters,
+    FeedLimits,
+    Verdict,
+    items_in,
+)
 
-_REMEMBERED = 2048
-"""Applied batches whose time stamps are kept to tell duplicates; more than can be held."""
+__all__ = ["Action", "EventFeed", "FeedCounters", "FeedLimits", "Verdict"]
+
 _ROUNDS_MAX = 64
 """Replays in a row after which a target is cleared instead of asking again."""
-
-
-class Verdict(StrEnum):
-    """What became of an input."""
-
-    APPLIED = "applied"
-    HELD = "held"
-    """Kept until the replay under way has ended."""
-    IGNORED = "ignored"
-    """A duplicate, or a notice that changes nothing."""
-    CLEARED = "cleared"
-    """The target starts from nothing."""
-    WAITING = "waiting"
-    """The target is suspended until a connection or a replay comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """The verdict on an input, and the replay to ask for now, if any."""
-
-    verdict: Verdict
-    replay_from: int | None = None
-    """First sequence to ask the engine for; an earlier replay still under way is void."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeedLimits:
-    """Bounds on live batches held during a replay; beyond them they are dropped and replayed."""
-
-    held_batches_max: int = 1024
-    held_items_max: int = 4 * 2**20
-    """Token ids and block hashes in the held batches."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_batches_max < _REMEMBERED:
-            raise ValueError(f"held_batches_max must be between 1 and {_REMEMBERED - 1}")
-
-
-@dataclass(slots=True)
-class FeedCounters:
-    """Every number only grows."""
-
-    batches: int = 0
-    duplicates: int = 0
-    gaps: int = 0
-    replays: int = 0
-    replays_failed: int = 0
-    restarts: int = 0
-    undecodable: int = 0
-    held_dropped: int = 0
 
 
 class EventFeed:
     """One target's events: what came is what the index believes, or the target is suspended."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the facts of one worker, all by name
         self,
         target: str,
         truth: Truth,
@@ -96,6 +55,7 @@ class EventFeed:
         block_size: int | None,
         blocks_max: int | None,
         can_replay: bool,
+        can_snapshot: bool = False,
         limits: FeedLimits | None = None,
     ) -> None:
         self.target = target
@@ -103,9 +63,12 @@ class EventFeed:
         self.counters = FeedCounters()
         self._truth = truth
         self._can_replay = can_replay
+        self._can_snapshot = can_replay and can_snapshot
+        self._snapshot_refused = False
+        self._snapshotting = False
         self._limits = limits or FeedLimits()
         self._next: int | None = None
-        self._seen: deque[float | None] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[float | None] = deque(maxlen=REMEMBERED)
         self._accept_any = not can_replay
         self._suspended = False
         self._replaying = False
@@ -128,7 +91,7 @@ class EventFeed:
 
     @property
     def replaying(self) -> bool:
-        """Whether an answer to a replay is awaited."""
+        """Whether an answer to a replay or a snapshot is awaited."""
         return self._replaying
 
     def connected(self) -> Action:
@@ -139,12 +102,13 @@ class EventFeed:
         self._drop_held()
         self._suspend()
         self._rounds = 0
+        self._snapshot_refused = False
         return self._ask()
 
     def disconnected(self) -> Action:
         """The connection is gone: the engine may be another one when it comes back."""
         self._drop_held()
-        self._replaying = False
+        self._replaying = self._snapshotting = False
         if self._can_replay:
             self._suspend()
             return Action(Verdict.WAITING)
@@ -207,14 +171,53 @@ class EventFeed:
             return self._ask_again_or_give_up()
         return self._settle()
 
+    def imaged(self, batch: KVEventBatch | None) -> Action:
+        """A part of the snapshot asked for; None if its payload could not be read."""
+        if not self._snapshotting:
+            return Action(Verdict.IGNORED)
+        if batch is None:
+            return self.snapshot_failed()
+        self.blocks.apply(batch.events)
+        return Action(Verdict.APPLIED)
+
+    def snapshot_ended(self, sequence: int, ts: float) -> Action:
+        """The snapshot is complete, and stands for the state after the batch of that sequence and
+        time stamp; below 0 where the engine has published nothing."""
+        if not self._snapshotting:
+            return Action(Verdict.IGNORED)
+        self._snapshotting = False
+        self._next = max(0, sequence + 1)
+        if sequence >= 0:
+            self._seen.append(ts)
+        self._drop_covered()
+        return self._settle()
+
+    def snapshot_failed(self) -> Action:
+        """No answer, an unreadable one, or one over the bounds: what can be replayed must do."""
+        if not self._snapshotting:
+            return Action(Verdict.IGNORED)
+        self.counters.snapshots_failed += 1
+        self._snapshotting = False
+        self._snapshot_refused = True
+        self.blocks.clear()
+        return self._ask()
+
     # ------------------------------------------------------------------ replay
 
     def _ask(self) -> Action:
-        """Starts a replay from the anchor, or from the beginning where there is none."""
-        self.counters.replays += 1
+        """Starts a replay from the anchor; from the beginning where there is none, or with a
+        snapshot."""
         self._rounds += 1
         self._replaying = True
         self._hole = self._progress = False
+        if self._next is None and self._may_ask_snapshot():
+            if len(self.blocks):
+                self.blocks.clear()
+            self.counters.snapshots += 1
+            self._snapshotting = True
+            self._anchor = None
+            return Action(Verdict.WAITING, snapshot=True)
+        self.counters.replays += 1
         self._anchor = self._next - 1 if self._next else None
         return Action(Verdict.WAITING, replay_from=self._anchor or 0)
 
@@ -233,6 +236,9 @@ class EventFeed:
         if sequence == anchor:
             return Action(Verdict.IGNORED) if self._is_known(anchor, batch) else self._restarted()
         self._suspend()
+        if self._may_ask() and self._may_ask_snapshot():
+            self._start_over(accept_any=False)
+            return self._ask()
         return self._restart_at(sequence, batch)
 
     def _restarted(self) -> Action:
@@ -248,12 +254,15 @@ class EventFeed:
         """A replay with a hole or without an end: worth another one if it brought something."""
         if self._progress and self._may_ask():
             return self._ask()
+        if self._may_ask() and self._may_ask_snapshot():
+            self._start_over(accept_any=False)
+            return self._ask()
         return self._give_up()
 
     def _give_up(self) -> Action:
         self._start_over(accept_any=True)
         settled = self._settle()
-        return settled if settled.replay_from is not None else Action(Verdict.CLEARED)
+        return settled if settled.asks else Action(Verdict.CLEARED)
 
     def _settle(self) -> Action:
         """The replay is over: credit again, and take what was held."""
@@ -261,20 +270,20 @@ class EventFeed:
         self._anchor = None
         self._resume()
         held, self._held, self._held_items = self._held, [], 0
-        replay = Action(Verdict.APPLIED)
+        asked = Action(Verdict.APPLIED)
         for sequence, batch in held:
             if self._replaying:
                 self._hold(sequence, batch)
                 continue
             action = self._take(sequence, batch)
-            if action.replay_from is not None:
-                replay = action
+            if action.asks:
+                asked = action
         if not self._replaying:
             self._rounds = 0
-        return replay
+        return asked
 
     def _hold(self, sequence: int, batch: KVEventBatch | None) -> Action:
-        items = _items(batch)
+        items = items_in(batch)
         full = len(self._held) >= self._limits.held_batches_max
         if full or self._held_items + items > self._limits.held_items_max:
             self.counters.held_dropped += len(self._held)
@@ -282,6 +291,16 @@ class EventFeed:
         self._held.append((sequence, batch))
         self._held_items += items
         return Action(Verdict.HELD)
+
+    def _drop_covered(self) -> None:
+        """Held batches that the snapshot has in it; a sequence that goes back is another engine's,
+        or will be taken for it."""
+        covered, newest = 0, -1
+        for sequence, _ in self._held:
+            if not newest <= sequence < (self._next or 0):
+                break
+            covered, newest = covered + 1, sequence
+        del self._held[:covered]
 
     def _drop_held(self) -> None:
         self._held, self._held_items = [], 0
@@ -351,6 +370,9 @@ class EventFeed:
     def _may_ask(self) -> bool:
         return self._can_replay and self._rounds < _ROUNDS_MAX
 
+    def _may_ask_snapshot(self) -> bool:
+        return self._can_snapshot and not self._snapshot_refused
+
     def _suspend(self) -> None:
         if not self._suspended:
             self._suspended = True
@@ -360,16 +382,3 @@ class EventFeed:
         if self._suspended:
             self._suspended = False
             self._truth.resume(self.target)
-
-
-def _items(batch: KVEventBatch | None) -> int:
-    """What holding the batch costs, in hashes and token ids."""
-    if batch is None:
-        return 1
-    items = 1
-    for event in batch.events:
-        if isinstance(event, BlockStored):
-            items += len(event.token_ids)
-        if isinstance(event, BlockStored | BlockRemoved):
-            items += len(event.block_hashes)
-    return items

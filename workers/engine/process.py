@@ -99,6 +99,8 @@ class VllmEngine:
             serving.kv_blocks,
             serving.block_size,
         )
+        if relay is not None:
+            relay.expect_blocks(serving.kv_blocks)
         return self._facts(serving, model)
 
     async def wait_dead(self) -> str:

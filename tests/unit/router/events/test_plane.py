@@ -11,6 +11,7 @@ import pytest
 
 from rhizome.clock import SystemClock
 from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
+from rhizome.wire.kv_events import KVEvent, KVEventBatch, encode_batch
 from router.events.plane import EventPlane
 from router.events.subscription import Subscription, Timing
 from router.prefix.hashing import block_hashes, root_hash
@@ -264,11 +265,13 @@ async def test_a_flood_leaves_the_loop_to_others(bench: Bench, publisher: Publis
     bench.plane.joined(worker(publisher.source()))
     await bench.until_settled()
     hashes, tokens = list(range(500)), tokens_of(*range(500))
+    events: list[KVEvent] = [stored(hashes, tokens), removed(*hashes)]
+    payload = encode_batch(KVEventBatch(ts=1.0, events=events))
     stop = threading.Event()
 
     def flood() -> None:
         while not stop.is_set():
-            publisher.publish(stored(hashes, tokens), removed(*hashes))
+            publisher.send_frames(b"kv", *publisher.keep_payload(payload))
 
     flooding = asyncio.ensure_future(asyncio.to_thread(flood))
     loop = asyncio.get_running_loop()
