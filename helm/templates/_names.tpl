@@ -65,6 +65,10 @@ app.kubernetes.io/component: {{ .component | quote }}
 {{- default (printf "%s-api-keys" (include "rhizome.fullname" .)) .Values.router.apiKeys.existingSecret -}}
 {{- end -}}
 
+{{- define "rhizome.adminKeySecretName" -}}
+{{- default (printf "%s-admin-key" (include "rhizome.fullname" .)) .Values.router.adminKey.existingSecret -}}
+{{- end -}}
+
 {{/* "true" where clients must present a key. */}}
 {{- define "rhizome.hasApiKeys" -}}
 {{- if or .Values.router.apiKeys.existingSecret (not .Values.settings.router.allow_anonymous) -}}true{{- end -}}

@@ -98,6 +98,19 @@ The shared state's URL is put together here, so that the password is in one Secr
 {{- end }}
 {{- end -}}
 
+{{/* The router alone: the admin API's key, and where hashes of clients' keys are. */}}
+{{- define "rhizome.routerKeysEnvironment" -}}
+- name: RHIZOME_ROUTER__ADMIN__KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "rhizome.adminKeySecretName" . | quote }}
+      key: {{ .Values.router.adminKey.key | quote }}
+{{- if .Values.router.keysFile.existingSecret }}
+- name: RHIZOME_ROUTER__KEYS_FILE
+  value: {{ printf "/etc/rhizome-keys/%s" .Values.router.keysFile.key | quote }}
+{{- end }}
+{{- end -}}
+
 {{- define "rhizome.rayEnvironment" -}}
 - name: RAY_AUTH_MODE
   value: token

@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
+from rhizome.settings.tree import Settings
 from tests.unit.helm.chart import CHART_DIRECTORY, Chart, Pod, Render
 
 # The volume types that `restricted` allows.
@@ -118,7 +120,7 @@ def test_no_secret_stands_outside_of_secrets(everything: Render) -> None:
         [manifest for manifest in everything.manifests if manifest["kind"] != "Secret"]
     )
     secrets = secrets_of(everything)
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     for secret in secrets:
         assert secret not in open_text
         assert secret not in everything.notes
@@ -132,7 +134,7 @@ def test_generated_secrets_are_long_and_differ_between_installs(chart: Chart) ->
 
 def test_every_generated_secret_is_kept_on_upgrade() -> None:
     files = list((CHART_DIRECTORY / "templates").rglob("*secret*.yaml"))
-    assert len(files) == 3
+    assert len(files) == 4
     assert all('include "rhizome.keptSecret"' in file.read_text() for file in files)
     names = (CHART_DIRECTORY / "templates" / "_names.tpl").read_text()
     assert 'lookup "v1" "Secret"' in names
@@ -141,14 +143,22 @@ def test_every_generated_secret_is_kept_on_upgrade() -> None:
 def test_secrets_that_are_brought_along_are_used_and_none_is_made(chart: Chart) -> None:
     render = chart.render(
         {
-            "router": {"apiKeys": {"existingSecret": "my-keys", "key": "list"}},
+            "router": {
+                "apiKeys": {"existingSecret": "my-keys", "key": "list"},
+                "adminKey": {"existingSecret": "my-admin", "key": "word"},
+            },
             "ray": {"auth": {"existingSecret": "my-ray"}},
             "valkey": {"auth": {"existingSecret": "my-valkey", "key": "pass"}},
         }
     )
     assert render.of_kind("Secret") == []
     text = json.dumps(render.manifests)
-    for name, key in (("my-keys", "list"), ("my-ray", "auth_token"), ("my-valkey", "pass")):
+    for name, key in (
+        ("my-keys", "list"),
+        ("my-admin", "word"),
+        ("my-ray", "auth_token"),
+        ("my-valkey", "pass"),
+    ):
         assert json.dumps({"name": name, "key": key}) in text
     (cluster,) = render.of_kind("RayCluster")
     assert cluster["spec"]["authOptions"] == {"mode": "token", "secretName": "my-ray"}
@@ -170,6 +180,25 @@ def test_flags_of_ray_that_the_chart_owns_cannot_be_overridden(chart: Chart, fla
     params = cluster["spec"]["headGroupSpec"]["rayStartParams"]
     assert params[flag] != "evil"
     assert params["labels"] == "a=b"
+
+
+def test_a_secret_of_key_hashes_is_mounted_as_a_directory_that_follows_it(chart: Chart) -> None:
+    render = chart.render({"router": {"keysFile": {"existingSecret": "hashes", "key": "lines"}}})
+    (router,) = [pod for pod in render.pods if pod.component == "router"]
+    (container,) = router.containers
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "keys"]
+    assert mount == {"name": "keys", "mountPath": "/etc/rhizome-keys", "readOnly": True}
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    assert environment["RHIZOME_ROUTER__KEYS_FILE"] == "/etc/rhizome-keys/lines"
+
+
+def test_the_admin_api_is_on_and_reached_from_inside_its_pod_only(everything: Render) -> None:
+    (router,) = [pod for pod in everything.pods if pod.component == "router"]
+    (container,) = router.containers
+    assert "RHIZOME_ROUTER__ADMIN__KEY" in {one["name"] for one in container["env"]}
+    assert "admin" not in {port["name"] for port in container["ports"]}
+    settings = Settings.model_validate(yaml.safe_load(everything.settings))
+    assert settings.router.admin.host == "127.0.0.1"
 
 
 def test_metrics_are_not_behind_the_service_that_clients_use(everything: Render) -> None:

@@ -65,6 +65,7 @@ def test_the_committed_schema_is_the_one_that_the_settings_give() -> None:
 
 def test_every_setting_can_be_set_by_values_and_reaches_the_process(chart: Chart) -> None:
     wanted = sample(settings_schema(secrets=False), itertools.count())
+    wanted["router"]["peers"]["lease_s"] = 2.75  # at least twice another one
     render = chart.render({"settings": wanted, "ray": {"enabled": False}})
     assert yaml.safe_load(render.settings) == wanted
     read = Settings.model_validate(yaml.safe_load(render.settings)).model_dump(mode="json")
