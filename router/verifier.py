@@ -33,6 +33,9 @@ _log = logging.getLogger(__name__)
 _WAITING_MAX = 4096
 """Most answers that wait for their check; more are not checked."""
 _CHECKS_PER_TICK = 256
+_LOOK_EVERY_S = 0.05
+"""Between two requests of a target whose events are looked at; all are compared by what their
+answers report."""
 _LOOKS = 2
 """Looks at the events before a block counts as missing; the second waits longer."""
 _SECOND_LOOK_WAITS = 3
@@ -50,7 +53,7 @@ class Expectation:
     """Predicted in full trust."""
     announced_blocks: int
     events: EventsSeen | None
-    """The counts of its worker's events; None if it has none."""
+    """The counts of its worker's events; None if what they say is not looked at."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,8 @@ class Verifier:
         self._waiting: tuple[deque[tuple[float, _Answer]], ...] = (deque(), deque())
         self._troubles: dict[str, EventsSeen] = {}
         self._troubled_s = 0.0
+        self._next_s: dict[str, float] = {}
+        """When a target's next request is to be looked at closely."""
 
     def joined(self, record: WorkerRecord) -> None:
         """Nothing is proven of a worker that is new."""
@@ -100,6 +105,7 @@ class Verifier:
         for target in targets_of(record):
             self._records.pop(target.target_id, None)
             self._troubles.pop(target.target_id, None)
+            self._next_s.pop(target.target_id, None)
             self.book.remove(target.target_id)
 
     def counts_tokens(self, record: WorkerRecord | None) -> bool:
@@ -114,8 +120,18 @@ class Verifier:
             target, prompt = assignment.target, assignment.job.prompt
             scale = self.book.credit_scale(target.target_id)
             matched = round(assignment.predicted_tokens / scale) if scale else 0
+            if not self._is_turn_of(target.target_id):
+                return Expectation(target, prompt, matched, 0, None)
             return self.expectation(target, prompt, matched)
         return None
+
+    def _is_turn_of(self, target_id: str) -> bool:
+        """Whether one more request of the target may be looked at closely."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_s.get(target_id, 0.0):
+            return False
+        self._next_s[target_id] = now_s + _LOOK_EVERY_S
+        return True
 
     def expectation(self, target: Target, prompt: Prompt, matched_tokens: int) -> Expectation:
         """The same for a prompt that is sent to `target` by whoever asks."""
@@ -139,11 +155,13 @@ class Verifier:
         if cached is not None and expected.matched_tokens and not traits.computes_all:
             change = self.book.reused(target_id, expected.matched_tokens, cached)
             self._tell(target_id, change)
-        if expected.events is None or usage.prompt_tokens < 1:
+        if not expected.prompt.exact or usage.prompt_tokens < 1:
             return
         answer = _Answer(expected, usage, traits)
         if usage.prompt_tokens != expected.prompt.tokens:
             self._conclude(answer, None)
+        elif expected.events is None:
+            return
         elif len(self._waiting[0]) < _WAITING_MAX:
             due_s = self._clock.monotonic_s() + self._settings.check_after_s
             self._waiting[0].append((due_s, answer))
@@ -194,7 +212,8 @@ class Verifier:
             return
         answer.looks += 1
         found = self.found_blocks(expected)
-        missing = found is not None and found < expected.prompt.tokens // _block_size(expected)
+        full = self._aligned(expected, expected.prompt.tokens // _block_size(expected))
+        missing = found is not None and found < full
         if missing and answer.looks < _LOOKS and len(self._waiting[1]) < _WAITING_MAX:
             wait_s = self._settings.check_after_s * _SECOND_LOOK_WAITS
             self._waiting[1].append((now_s + wait_s, answer))
@@ -204,10 +223,13 @@ class Verifier:
     def _conclude(self, answer: _Answer, found: int | None) -> None:
         expected, usage = answer.expected, answer.usage
         target_id = expected.target.target_id
-        events = self._events(target_id)
-        if events is None or expected.events is None:
-            return
+        events = EventsSeen()
+        if expected.events is not None:
+            events = (self._events(target_id) or expected.events).since(expected.events)
         record = expected.target.record
+        full = expected.prompt.tokens // _block_size(expected)
+        if found is not None and found >= self._aligned(expected, full):
+            found = full
         seen = Observation(
             prompt_tokens=expected.prompt.tokens,
             engine_tokens=usage.prompt_tokens,
@@ -216,11 +238,15 @@ class Verifier:
             announced_blocks=expected.announced_blocks,
             matched_blocks=expected.matched_tokens // _block_size(expected),
             found_blocks=found,
-            events=events.since(expected.events),
+            events=events,
             blocks_max=record.kv_blocks,
             traits=answer.traits,
         )
         self._tell(target_id, self.book.observe(target_id, seen))
+
+    def _aligned(self, expected: Expectation, blocks: int) -> int:
+        """So many blocks, less those that its engine's alignment leaves over."""
+        return blocks - blocks % self._index.alignment(expected.target.target_id)
 
     def _look_for_trouble(self) -> None:
         for target_id, subscription in self._plane.subscriptions().items():

@@ -248,6 +248,11 @@ class PrefixIndex:
         beyond = self._endings_beyond(columns, endings, self._slower_tiers(), holder.bit)
         return max((depth for _, depth in [*endings, *beyond]), default=0)
 
+    def alignment(self, target: str) -> int:
+        """Depths of the target are multiples of so many blocks."""
+        holder = self._holders.get(target)
+        return holder.layout.alignment if holder is not None else 1
+
     def block_count(self, target: str, tier: Tier = Tier.DEVICE) -> int:
         """Blocks that the target holds in a tier by the truth, suspended or not, all groups
         together."""
