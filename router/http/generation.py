@@ -37,6 +37,8 @@ from router.stored.serving import Serves
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S_MAX = 86_400
+_REST_BYTES_MAX = 64 * 1024
+"""Of a request that is refused by its head alone."""
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
 _PRIORITIES = {one.value.encode(): one for one in Priority}
 
@@ -100,7 +102,7 @@ class GenerationExchange:
         self._source: Source | None = None
         self._task: asyncio.Task[None] | None = None
         self._refusal: RequestError | None = None
-        self._expects_continue = False
+        self._expects_continue = self._headers.get(b"expect", b"").lower() == b"100-continue"
         self.started = False
         try:
             self._check()
@@ -112,7 +114,8 @@ class GenerationExchange:
     def begin(self) -> None:
         self._begun = True
         if self._refusal is not None:
-            self._refuse(self._refusal)
+            if self._is_whole or not self._rest_is_short():
+                self._refuse(self._refusal)
         elif self._is_whole:
             self._task = self._serving.tasks.start("request", self._serve())
         elif self._expects_continue:
@@ -131,7 +134,9 @@ class GenerationExchange:
 
     def body_ended(self) -> None:
         self._is_whole = True
-        if self._begun and self._refusal is None:
+        if self._begun and self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._begun:
             self._task = self._serving.tasks.start("request", self._serve())
 
     def left(self) -> None:
@@ -211,7 +216,13 @@ class GenerationExchange:
         self._patience_s = _patience_s(headers.get(b"x-request-timeout"))
         if int(headers.get(b"content-length", 0)) > serving.body_bytes_max:
             raise self._too_large()
-        self._expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+
+    def _rest_is_short(self) -> bool:
+        """Whether the rest of a refused request is read, so that its connection can go on."""
+        if self._expects_continue or b"content-length" not in self._headers:
+            return False
+        longest = min(_REST_BYTES_MAX, self._serving.body_bytes_max)
+        return int(self._headers[b"content-length"]) <= longest
 
     async def _serve(self) -> None:
         try:
