@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rhizome.settings.load import load_settings
 from rhizome.settings.tree import Settings
 from router.app import Router, running_router
+from router.faults import Part
 from router.http.server.connection import Shared
 from router.http.server.listener import Listener
 from tests.support.fake_engine import FakeEngine
@@ -41,8 +42,11 @@ def settings_with(**flags: object) -> Settings:
 
 
 @asynccontextmanager
-async def running_api(settings: Settings | None = None) -> AsyncIterator[Api]:
-    """Serves a router; ends it with the block."""
+async def running_api(
+    settings: Settings | None = None, *, faulty: bool = False
+) -> AsyncIterator[Api]:
+    """Serves a router; ends it with the block, and fails if it has contained faults unless it is
+    meant to be `faulty`."""
     settings = settings or settings_with()
     async with running_router(settings) as router, AsyncExitStack() as stack:
         url = await stack.enter_async_context(_listening(router.front))
@@ -50,6 +54,8 @@ async def running_api(settings: Settings | None = None) -> AsyncIterator[Api]:
         if router.admin is not None:
             admin_url = await stack.enter_async_context(_listening(router.admin))
         yield Api(url, router, admin_url)
+        faults = router.dispatcher.faults.counts
+        assert faulty or not set(faults) - {Part.TOKENIZER, Part.SLOW_DECISION}, faults
 
 
 @asynccontextmanager
