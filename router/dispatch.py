@@ -28,6 +28,7 @@ from router.peers.own import OwnNews
 from router.peers.view import PeerView, nobody
 from router.placement import Assignment, Held, Job
 from router.prefix.index import PrefixIndex
+from router.prefix.lifetimes import LearnedLifetimes
 from router.prompt import Prompt
 from router.relay.dialect import Usage
 from router.scheduling.filters import with_room
@@ -40,6 +41,7 @@ from router.trust.book import TrustBook
 
 _log = logging.getLogger(__name__)
 _RETRY_AFTER_LOADING_S = 5.0
+_BLOCK_SIZE_UNKNOWN = 16
 _DECISION_S_MAX = 0.02
 _SLOW_IN_A_ROW_MAX = 3
 _PLAIN_S = 10.0
@@ -70,6 +72,8 @@ class Dispatcher:
     """What this router has to tell them."""
     prompt_done: Callable[[str], None] = field(default=lambda _: None)
     """Told the model when a prompt is done somewhere: what waits may go on."""
+    lifetimes: LearnedLifetimes = field(default_factory=LearnedLifetimes)
+    """How long targets without events keep what they were sent."""
     faults: Faults = field(init=False)
     _slow_in_a_row: int = 0
     _plain_until_s: float = -math.inf
@@ -96,11 +100,14 @@ class Dispatcher:
         """A fleet listener: a worker is judged like others of its model until it is known."""
         for target in targets_of(record):
             self.speeds.add(target.target_id, record.model)
+            blocks, size = record.kv_blocks, record.block_size
+            self.lifetimes.add(target.target_id, blocks * size if blocks and size else None)
 
     def left(self, record: WorkerRecord) -> None:
         """The load of a worker that is gone is gone with it."""
         for target in targets_of(record):
             self.speeds.remove(target.target_id)
+            self.lifetimes.remove(target.target_id)
             self.book.drop_target(target.target_id)
 
     def check_servable(self, model: str, excluded: set[str] | frozenset[str] = frozenset()) -> None:
@@ -117,11 +124,14 @@ class Dispatcher:
             retry_after_s=_RETRY_AFTER_LOADING_S,
         )
 
-    def assign(self, job: Job, *, may_hold: bool = False) -> Assignment | Held | None:
-        """Places the job and books its load; None if every worker is full.
+    def assign(self, job: Job) -> Assignment | None:
+        """Places the job and books its load; None if every worker is full."""
+        found = self.assign_or_hold(job, may_hold=False)
+        assert not isinstance(found, Held)
+        return found
 
-        With `may_hold`, `Held` if the policy would rather wait: nothing is booked then.
-        """
+    def assign_or_hold(self, job: Job, *, may_hold: bool = True) -> Assignment | Held | None:
+        """As `assign`, but `Held` if the policy would rather wait: nothing is booked then."""
         now_s = self.clock.monotonic_s()
         offered, target_of = self._offer(job, now_s)
         candidates = with_room(offered)
@@ -194,7 +204,9 @@ class Dispatcher:
         self.prompt_done(assignment.job.model)
 
     def learn(self, assignment: Assignment, usage: Usage, ended_at_s: float) -> None:
-        """Takes the speeds of a streamed answer that came whole."""
+        """Takes the speeds of a streamed answer that came whole, and what any kept."""
+        with self.faults.contained(Part.INDEX):
+            self._learn_lifetime(assignment, usage, ended_at_s)
         if assignment.first_byte_at_s is None:
             return
         with self.faults.contained(Part.SPEEDS):
@@ -220,6 +232,18 @@ class Dispatcher:
             (usage.completion_tokens or 0) - 1,
             (ended_at_s - first_byte_at_s) * 1000,
         )
+
+    def _learn_lifetime(self, assignment: Assignment, usage: Usage, ended_at_s: float) -> None:
+        """Of prompts that no event tells of."""
+        prompt, record = assignment.job.prompt, assignment.target.record
+        if prompt.has_tokens and record.events:
+            return
+        cached: float | None = None
+        if usage.cached_tokens is not None:
+            share = usage.cached_tokens / max(1, usage.prompt_tokens)
+            cached = share * prompt.tokens / prompt.block_tokens(record.block_size)
+        hashes, sent_s = prompt.hashes(record.block_size), assignment.assigned_at_s
+        self.lifetimes.answered(assignment.target.target_id, hashes, cached, sent_s, ended_at_s)
 
     def release(self, assignment: Assignment) -> None:
         """Gives the booked load back; later calls do nothing."""
@@ -309,8 +333,8 @@ class Dispatcher:
     def predicted_elsewhere(self, prediction: Prediction) -> None:
         """Another router sent a prompt to a target: it will hold these blocks."""
         with self.faults.contained(Part.INDEX):
-            until_s = self.clock.monotonic_s() + self._predicted_s(prediction.is_exact)
-            self.index.predict(prediction.target, prediction.hashes(), until_s)
+            hashes, is_exact = prediction.hashes(), prediction.is_exact
+            self._will_hold(prediction.target, hashes, None, is_exact=is_exact)
 
     def _predict(self, prompt: Prompt, target: Target, match_tokens: int, now_s: float) -> None:
         """The target will hold the prompt; others are told what they may not know of it."""
@@ -321,21 +345,29 @@ class Dispatcher:
         )
         block_size = target.record.block_size
         hashes = prompt.hashes(block_size)
-        self.index.predict(target.target_id, hashes, now_s + self._predicted_s(is_exact))
+        per_block = prompt.block_tokens(block_size)
+        self._will_hold(target.target_id, hashes, per_block, is_exact=is_exact)
         if self.news is not None:
-            known = match_tokens // prompt.block_tokens(block_size) if is_exact else 0
+            known = match_tokens // per_block if is_exact else 0
             self.news.predicted(target.target_id, hashes[known:], is_exact=is_exact)
 
     def believe(self, target: Target, hashes: Sequence[int], *, is_exact: bool) -> None:
         """The target has just computed these blocks for somebody else than a request."""
         with self.faults.contained(Part.INDEX):
-            until_s = self.clock.monotonic_s() + self._predicted_s(is_exact)
-            self.index.predict(target.target_id, hashes, until_s)
+            self._will_hold(target.target_id, hashes, None, is_exact=is_exact)
 
-    def _predicted_s(self, is_exact: bool) -> float:
-        """How long a prediction is believed, whether or not events will confirm it."""
-        prefix = self.settings.prefix
-        return prefix.predicted_ttl_s if is_exact else prefix.approximate_ttl_s
+    def _will_hold(
+        self, target: str, hashes: Sequence[int], block_tokens: int | None, *, is_exact: bool
+    ) -> None:
+        """Until events confirm it, or as long as the target keeps what no event tells of."""
+        now_s, prefix = self.clock.monotonic_s(), self.settings.prefix
+        if is_exact:
+            self.index.predict(target, hashes, now_s + prefix.predicted_ttl_s)
+        else:
+            kept = self.lifetimes.kept(
+                target, block_tokens or _BLOCK_SIZE_UNKNOWN, prefix.approximate_ttl_s
+            )
+            self.index.assume(target, hashes, now_s, kept)
 
 
 def _request(job: Job, sample: Target) -> RoutingRequest:

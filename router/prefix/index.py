@@ -32,7 +32,7 @@ from router.prefix.credit import Ints, Matched
 from router.prefix.holdings import SET_BYTES, Holdings
 from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout, Tier
 from router.prefix.matching import Columns, leading, reusable
-from router.prefix.prediction import Predictions
+from router.prefix.prediction import Kept, Predictions
 from router.prefix.table import Keys, keys_of
 
 BLOCK_BYTES = 64
@@ -187,6 +187,12 @@ class PrefixIndex:
         holder = self._holders.get(target)
         if holder is not None:
             self._predictions.add(holder.slot, hashes, expires_at_s)
+            self._enforce_bytes_max()
+
+    def assume(self, target: str, hashes: Sequence[int], now_s: float, kept: Kept) -> None:
+        """The target uses these blocks now, and no event will tell how long it keeps them."""
+        if target in self._holders:
+            self._predictions.assume(self._holders[target].slot, hashes, now_s, kept)
             self._enforce_bytes_max()
 
     def expire(self, now_s: float) -> None:

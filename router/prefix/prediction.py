@@ -1,15 +1,24 @@
 """Prediction: blocks that a target will hold because a prompt was just sent to it.
 
-It closes the gap between a dispatch and the KV event that confirms it (and stands in for events
-where a worker has none). An entry lives until its own time and is then gone; predicting it again
-prolongs it. Entries are grouped into the batches in which they were first predicted, so that
-expiry costs nothing per call and memory follows the number of entries, not of predictions.
+Two kinds, which a target may both have:
+
+* **Predicted** blocks close the gap between a dispatch and the KV event that confirms it. An entry
+  lives until its own time and is then gone; predicting it again prolongs it. Entries are grouped
+  into the batches in which they were first predicted, so that expiry costs nothing per call and
+  memory follows the number of entries, not of predictions.
+* **Assumed** blocks stand in for events where a target has none. They are kept as its engine
+  keeps them: those used longest ago go first, beyond a number or an age (see
+  `router.prefix.lifetimes`).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 from router.prefix.holdings import Holdings
 from router.prefix.table import keys_of
@@ -22,6 +31,23 @@ BLOCK_BYTES = 64
 _Batch = tuple[float, int, int, Sequence[int]]  # expires_at_s, number, slot, hashes
 
 
+class Kept(NamedTuple):
+    """How long a target keeps what nobody uses."""
+
+    lifetime_s: float
+    blocks_max: int | None = None
+    """Most blocks it holds, those used last."""
+
+
+@dataclass(slots=True)
+class _Assumed:
+    """What one slot is assumed to hold."""
+
+    lifetime_s: float = math.inf
+    used_s: dict[int, float] = field(default_factory=dict)
+    """When each block was used last, longest ago first."""
+
+
 class Predictions:
     """Living predictions by slot; a slot's bit is in a block's set while it is predicted."""
 
@@ -32,14 +58,23 @@ class Predictions:
         self._batches: list[_Batch] = []
         self._number = 0
         self._entries = 0
+        self._assumed: dict[int, _Assumed] = {}
+        self._assumptions = 0
+        self._next_s = math.inf
+        """No assumption ends before."""
 
     @property
     def bytes_used(self) -> int:
-        return self._entries * ENTRY_BYTES + len(self.blocks) * BLOCK_BYTES
+        entries = self._entries + self._assumptions
+        return entries * ENTRY_BYTES + len(self.blocks) * BLOCK_BYTES
 
     def count(self, slot: int) -> int:
-        """Blocks predicted for the slot."""
-        return len(self._expiry.get(slot, ()))
+        """Blocks predicted or assumed for the slot."""
+        assumed = self._assumed.get(slot)
+        expiry = self._expiry.get(slot, {})
+        if assumed is None:
+            return len(expiry)
+        return len(assumed.used_s) + sum(block not in assumed.used_s for block in expiry)
 
     def add(self, slot: int, hashes: Sequence[int], expires_at_s: float) -> None:
         """Predicts the blocks until `expires_at_s`; a later time already set stays."""
@@ -57,19 +92,50 @@ class Predictions:
             self._entries += len(fresh)
             self._push(expires_at_s, slot, list(fresh))
 
+    def assume(self, slot: int, hashes: Sequence[int], now_s: float, kept: Kept) -> None:
+        """The slot uses these blocks now; `kept` holds for all that it is assumed to hold."""
+        assumed = self._assumed.setdefault(slot, _Assumed())
+        assumed.lifetime_s, blocks_max = kept
+        used_s = assumed.used_s
+        fresh: list[int] = []
+        for block in reversed(hashes):  # an engine drops a prompt from its end on
+            if used_s.pop(block, None) is None:
+                fresh.append(block)
+            used_s[block] = now_s
+        self._assumptions += len(fresh)
+        self.blocks.add(keys_of(fresh), 1 << slot)
+        if blocks_max is not None and len(used_s) > blocks_max:
+            self._forget(slot, list(islice(used_s, len(used_s) - blocks_max)))
+        self._next_s = min(self._next_s, self._ends_s(assumed))
+
     def expire(self, now_s: float) -> None:
         """Drops every entry whose time is `now_s` or earlier."""
         while self._batches and self._batches[0][0] <= now_s:
             self._pop(now_s)
+        if now_s < self._next_s:
+            return
+        for slot, assumed in self._assumed.items():
+            self._forget(slot, _unused(assumed, now_s))
+        self._next_s = min(map(self._ends_s, self._assumed.values()), default=math.inf)
 
     def evict_oldest(self) -> None:
-        """Drops the entries that would expire first, or finds that they were prolonged."""
+        """Drops the entries that would expire first, or finds that they were prolonged; of
+        assumptions, a part of the slot's that has most."""
         if self._batches:
             self._pop(self._batches[0][0])
+        elif self._assumed:
+            slot, most = max(self._assumed.items(), key=lambda one: len(one[1].used_s))
+            self._forget(slot, list(islice(most.used_s, max(1, len(most.used_s) // 64))))
+            if not most.used_s:
+                del self._assumed[slot]
 
     def drop(self, slot: int) -> None:
         """Forgets everything predicted for the slot."""
         expiry = self._expiry.pop(slot, {})
+        assumed = self._assumed.pop(slot, None)
+        if assumed is not None:
+            self._assumptions -= len(assumed.used_s)
+            self.blocks.discard(keys_of(list(assumed.used_s)), 1 << slot)
         self.blocks.discard(keys_of(list(expiry)), 1 << slot)
         self._entries -= len(expiry)
         self._batches = [batch for batch in self._batches if batch[2] != slot]
@@ -81,13 +147,34 @@ class Predictions:
         for slot, expiry in self._expiry.items():
             for block in expiry:
                 masks[block] = masks.get(block, 0) | 1 << slot
+        for slot, assumed in self._assumed.items():
+            for block in assumed.used_s:
+                masks[block] = masks.get(block, 0) | 1 << slot
+            times_s = list(assumed.used_s.values())
+            assert times_s == sorted(times_s)
+            assert self._next_s <= self._ends_s(assumed)
         assert masks == self.blocks.blocks()
+        assert self._assumptions == sum(len(one.used_s) for one in self._assumed.values())
         self.blocks.check_invariants()
         assert self._entries == sum(len(expiry) for expiry in self._expiry.values())
         batched = [(slot, block) for _, _, slot, hashes in self._batches for block in hashes]
         assert len(batched) == len(set(batched)) == self._entries
         for expires_at_s, _, slot, hashes in self._batches:
             assert all(expires_at_s <= self._expiry[slot][block] for block in hashes)
+
+    def _forget(self, slot: int, blocks: list[int]) -> None:
+        """Assumes no longer that the slot holds these blocks."""
+        used_s, expiry = self._assumed[slot].used_s, self._expiry.get(slot, {})
+        for block in blocks:
+            del used_s[block]
+        self._assumptions -= len(blocks)
+        self.blocks.discard(keys_of([one for one in blocks if one not in expiry]), 1 << slot)
+
+    @staticmethod
+    def _ends_s(assumed: _Assumed) -> float:
+        """When the first of the assumptions ends."""
+        oldest_s = next(iter(assumed.used_s.values()), math.inf)
+        return oldest_s + assumed.lifetime_s
 
     def _push(self, expires_at_s: float, slot: int, hashes: Sequence[int]) -> None:
         self._number += 1
@@ -107,6 +194,19 @@ class Predictions:
             del expiry[block]
             gone.append(block)
         self._entries -= len(gone)
+        assumed = self._assumed.get(slot)
+        if assumed is not None:
+            gone = [block for block in gone if block not in assumed.used_s]
         self.blocks.discard(keys_of(gone), 1 << slot)
         for until_s, blocks in prolonged.items():
             self._push(until_s, slot, blocks)
+
+
+def _unused(assumed: _Assumed, now_s: float) -> list[int]:
+    """The blocks whose lifetime is over."""
+    found: list[int] = []
+    for block, used_s in assumed.used_s.items():
+        if used_s + assumed.lifetime_s > now_s:
+            break
+        found.append(block)
+    return found
