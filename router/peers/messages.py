@@ -70,8 +70,6 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     """The sender is new and asks the others to tell everything."""
     loads: Annotated[list[TargetLoad], msgspec.Meta(max_length=TARGETS_MAX)]
     predictions: Annotated[list[Prediction], msgspec.Meta(max_length=PREDICTIONS_MAX)]
-    waiting: Annotated[dict[Name, Count], msgspec.Meta(max_length=TARGETS_MAX)]
-    """Interactive requests of the sender that wait for room, by model."""
 
 
 _decoder = msgspec.msgpack.Decoder(Told)

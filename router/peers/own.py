@@ -6,7 +6,7 @@ a message is made, so a burst of changes costs one message, and nothing grows wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from router.peers.messages import (
@@ -42,15 +42,13 @@ class OwnNews:
         self._changed: set[str] = set()
         self._predictions: list[Prediction] = []
         self._blocks = 0
-        self._waiting: dict[str, int] = {}
-        self._waiting_changed = False
         self.blocks_left_out = 0
         """Predicted blocks that no message had room for, since the start."""
         book.on_change = self.changed
 
     def changed(self, target: str) -> None:
         """The load at a target changed."""
-        is_first = not self._has_news()
+        is_first = not self._changed
         self._changed.add(target)
         if is_first:
             self.on_news()
@@ -64,19 +62,9 @@ class OwnNews:
             self._blocks += len(told)
             self._predictions.append(Prediction(target, packed(told), is_exact))
 
-    def waits(self, waiting: Mapping[str, int]) -> None:
-        """How many interactive requests wait for room now, by model."""
-        now = {model: count for model, count in waiting.items() if count}
-        if now == self._waiting:
-            return
-        is_first = not self._has_news()
-        self._waiting, self._waiting_changed = now, True
-        if is_first:
-            self.on_news()
-
     def news(self) -> Told | None:
         """What changed since the last message; None if nothing did."""
-        if not self._has_news():
+        if not self._changed:
             return None
         targets = list(islice(self._changed, TARGETS_MAX))
         self._changed.difference_update(targets)
@@ -98,9 +86,6 @@ class OwnNews:
         """This router leaves."""
         return self._tell([], is_whole=True, is_last=True)
 
-    def _has_news(self) -> bool:
-        return bool(self._changed or self._waiting_changed)
-
     def _load(self, target: str) -> TargetLoad:
         book = self._book
         return TargetLoad(target, book.in_flight(target), book.queued_tokens(target))
@@ -115,7 +100,6 @@ class OwnNews:
     ) -> Told:
         self._sequence += 1
         predictions, self._predictions, self._blocks = self._predictions, [], 0
-        self._waiting_changed = False
         return Told(
             version=VERSION,
             router=self.router_id,
@@ -125,5 +109,4 @@ class OwnNews:
             asks=asks,
             loads=loads,
             predictions=predictions,
-            waiting={} if is_last else self._waiting,
         )

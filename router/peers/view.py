@@ -28,10 +28,8 @@ class _Peer:
     """By target: the sequence that told it, in flight, queued tokens."""
     whole_at: int = 0
     """Sequence of the newest whole message: what is not in `loads` was nothing then."""
-    latest: int = 0
     taken: set[int] = field(default_factory=set)
     """Sequences taken lately, so that a repeated message is known as one."""
-    waiting: dict[str, int] = field(default_factory=dict)
     has_left: bool = False
 
 
@@ -60,10 +58,6 @@ class PeerView:
         """Uncached prompt tokens that others sent there and that have no first byte yet; >= 0."""
         return self._queued_tokens.get(target, 0)
 
-    def waiting(self, model: str) -> int:
-        """Interactive requests of the model that wait for room in other routers."""
-        return sum(peer.waiting.get(model, 0) for peer in self._peers.values())
-
     def take(self, told: Told, now_s: float) -> Sequence[Prediction]:
         """Takes a message; returns its predictions, if they are news."""
         if told.router == self._router_id:
@@ -77,8 +71,6 @@ class PeerView:
             return ()
         peer.heard_at_s = max(peer.heard_at_s, now_s)
         self._remember(peer, told.sequence)
-        if told.sequence == peer.latest:
-            peer.waiting = told.waiting
         if told.is_last:
             peer.has_left = True
             self._drop(peer)
@@ -149,7 +141,6 @@ class PeerView:
         for target, (_, in_flight, queued) in peer.loads.items():
             self._add(target, -in_flight, -queued)
         peer.loads.clear()
-        peer.waiting = {}
 
     def _add(self, target: str, in_flight: int, queued: int) -> None:
         for sums, change in ((self._in_flight, in_flight), (self._queued_tokens, queued)):
@@ -166,7 +157,6 @@ class PeerView:
 
     @staticmethod
     def _remember(peer: _Peer, sequence: int) -> None:
-        peer.latest = max(peer.latest, sequence)
         peer.taken.add(sequence)
         if len(peer.taken) > _REPEATS_REMEMBERED:
             peer.taken = set(sorted(peer.taken)[_REPEATS_REMEMBERED // 2 :])

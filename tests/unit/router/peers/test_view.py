@@ -91,20 +91,3 @@ def test_only_so_many_routers_are_heard() -> None:
         for told in OwnNews(f"r{number}", LoadBook()).whole():
             view.take(told, 0.0)
     assert len(view) == PEERS_MAX
-
-
-def test_waiting_requests_are_summed_over_the_latest_messages() -> None:
-    view = PeerView("me", 3.0)
-    for name, count in (("r1", 2), ("r2", 3)):
-        own = OwnNews(name, LoadBook())
-        own.waits({"m": 9})
-        early = own.news()
-        own.waits({"m": count})
-        late = own.news()
-        assert early is not None
-        assert late is not None
-        view.take(late, 0.0)
-        view.take(early, 0.0)
-    assert view.waiting("m") == 5
-    view.expire(3.0)
-    assert view.waiting("m") == 0
