@@ -62,7 +62,9 @@ class Turns:
         job.entered_at_s = self._clock.monotonic_s()
         if self._line.is_ahead(job.model, job.priority):
             return None
-        found = self._dispatcher.assign(job, may_hold=self._may_hold(job.model, job.entered_at_s))
+        found = self._dispatcher.assign_or_hold(
+            job, may_hold=self._may_hold(job.model, job.entered_at_s)
+        )
         return found if isinstance(found, Assignment) else None
 
     def wait(self, job: Job, pending: Pending) -> Ticket:
@@ -127,7 +129,7 @@ class Turns:
         return (
             settings.late_binding
             and self._clock.monotonic_s() - since_s < settings.hold_s_max
-            and self._line.length(model) < settings.hold_length_max
+            and self._line.length(model) <= settings.hold_length_max
         )
 
     def _place(self, job: Job, pending: Pending, ticket: Ticket) -> Assignment | Held | None:
@@ -144,7 +146,7 @@ class Turns:
             pending.set_exception(error)
             return None
         may_hold = self._may_hold(job.model, ticket.entered_at_s)
-        return self._dispatcher.assign(job, may_hold=may_hold)
+        return self._dispatcher.assign_or_hold(job, may_hold=may_hold)
 
     def _too_late(self, ticket: Ticket) -> QueueTimeout:
         now_s = self._clock.monotonic_s()

@@ -11,7 +11,8 @@
 * The new sequence then makes every step longer by a small share (a longer batch, more KV to read)
   for as long as it runs: in sum about `tokens * growth * step` for each of the others. With some
   100 output tokens and steps that grow by 0.25 % per sequence (fits of public measurements give
-  0.02 to 0.06 ms on 9 to 17 ms) that is a quarter of a step.
+  0.02 to 0.06 ms on 9 to 17 ms) that is a quarter of a step; some of it would be paid anywhere, and
+  a tenth did better than a quarter on all workloads that share prefixes (ADR 6).
 
 Every term is continuous: affinity gives way when a queue costs more than a prefill, per request and
 without a switch, so hot prefixes spread by themselves. Costs within 2 % are noise of the learned
@@ -27,8 +28,8 @@ from router.scheduling.choosing import choice, lowest
 from router.scheduling.prediction import prefill_ms, wait_ms
 from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest
 
-PREFILL_WEIGHT = 0.02
-DECODE_WEIGHT = 0.25
+PREFILL_WEIGHT = 0.05
+DECODE_WEIGHT = 0.1
 TIE_SHARE = 0.02
 TIE_MS = 0.05
 

@@ -1,0 +1,144 @@
+"""Turns: who is placed at once, who waits for which worker, and in what order they go."""
+
+from __future__ import annotations
+
+from rhizome.errors import RequestError
+from rhizome.settings.tree import AdmissionSettings, RouterSettings
+from router.admission.line import Ticket
+from router.placement import Assignment, Job
+from router.turns import Turns
+from tests.unit.router.test_dispatch import Bench
+
+LONG = 40_000
+"""Tokens of a prompt that takes 15 s by what is assumed: 10 s, and half as much for attention."""
+
+
+class Waiter:
+    """Somebody in the line."""
+
+    def __init__(self) -> None:
+        self.result: Assignment | None = None
+        self.error: RequestError | None = None
+
+    def done(self) -> bool:
+        return self.result is not None or self.error is not None
+
+    def set_result(self, result: Assignment, /) -> None:
+        assert not self.done()
+        self.result = result
+
+    def set_exception(self, exception: RequestError, /) -> None:
+        assert not self.done()
+        self.error = exception
+
+
+class Line:
+    """Turns over the two workers of a dispatcher's bench."""
+
+    def __init__(self, **admission: object) -> None:
+        settings = RouterSettings(admission=AdmissionSettings.model_validate(admission))
+        self.bench = Bench(settings=settings)
+        self.turns = Turns(self.bench.dispatcher, settings.admission, self.bench.clock)
+        self.made = 0
+
+    def job(self, tokens: int) -> Job:
+        """A prompt like no other."""
+        self.made += 1
+        return self.bench.job([self.made * 100_000 + one for one in range(tokens)])
+
+    def send(self, tokens: int) -> Assignment:
+        """A job that is placed at once."""
+        placed = self.turns.enter(self.job(tokens))
+        assert placed is not None
+        return placed
+
+    def wait(self, tokens: int) -> tuple[Waiter, Ticket]:
+        """A job that has to wait."""
+        job, waiter = self.job(tokens), Waiter()
+        assert self.turns.enter(job) is None
+        ticket = self.turns.wait(job, waiter)
+        self.turns.pump("m")
+        self.turns.check_invariants()
+        return waiter, ticket
+
+    def answer(self, placed: Assignment, after_s: float) -> None:
+        """Its first byte comes."""
+        self.bench.clock.advance(after_s)
+        self.bench.dispatcher.first_byte(placed)
+
+
+def test_a_prompt_waits_for_a_busy_fleet_in_the_router_and_goes_where_one_is_done() -> None:
+    line = Line()
+    first, second = line.send(LONG), line.send(LONG)
+    assert {first.target.target_id, second.target.target_id} == {"w0", "w1"}
+    waiter, ticket = line.wait(4000)
+    assert not waiter.done()
+    line.answer(second, 5.0)
+    assert waiter.result is not None
+    assert waiter.result.target == second.target
+    line.turns.leave(ticket)
+    assert line.turns.waiting("m") == 0
+
+
+def test_short_prompts_overtake_long_ones_but_not_for_ever() -> None:
+    line = Line()
+    first, second = line.send(LONG), line.send(LONG)
+    long, _ = line.wait(LONG)
+    short, _ = line.wait(400)
+    line.answer(first, 4.0)
+    assert [short.done(), long.done()] == [True, False]
+    line.answer(second, 0.1)
+    assert long.done()
+
+
+def test_nobody_is_overtaken_for_longer_than_his_own_prompt_takes() -> None:
+    line = Line()
+    first, second = line.send(LONG), line.send(LONG)
+    long, _ = line.wait(LONG)
+    line.bench.clock.advance(16.0)
+    short, _ = line.wait(400)
+    line.answer(first, 0.1)
+    assert [short.done(), long.done()] == [False, True]
+    line.answer(second, 0.1)
+    assert short.done()
+
+
+def test_what_those_ahead_wait_for_counts_as_work_there() -> None:
+    """A second prompt does not take the idle worker that the first one will need."""
+    line = Line()
+    line.send(LONG)
+    line.send(LONG)
+    waiters = [line.wait(8000)[0] for _ in range(3)]
+    assert not any(waiter.done() for waiter in waiters)
+    line.bench.clock.advance(9.0)
+    line.turns.pump("m")
+    assert not any(waiter.done() for waiter in waiters)
+
+
+def test_nobody_waits_longer_than_the_bound_while_there_is_room() -> None:
+    line = Line(hold_s_max=3.0)
+    line.send(LONG)
+    line.send(LONG)
+    waiter, _ = line.wait(LONG)
+    line.bench.clock.advance(2.9)
+    line.turns.tick()
+    assert not waiter.done()
+    line.bench.clock.advance(0.2)
+    line.turns.tick()
+    assert waiter.result is not None
+
+
+def test_without_late_binding_all_are_sent_at_once() -> None:
+    line = Line(late_binding=False)
+    for _ in range(6):
+        line.send(LONG)
+
+
+def test_no_more_wait_so_than_the_bound_says() -> None:
+    line = Line(hold_length_max=1)
+    line.send(LONG)
+    line.send(LONG)
+    first, _ = line.wait(4000)
+    assert not first.done()
+    line.wait(4000)
+    assert first.done()
