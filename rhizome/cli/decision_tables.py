@@ -35,8 +35,8 @@ def print_decision(decision: DecisionView, console: Console) -> None:
 def print_decisions(listed: DecisionList, console: Console) -> None:
     """The latest requests of one router, one a row."""
     table = Table(title=f"latest requests of {listed.router}", title_justify="left")
-    for heading in ("request", "at", "model", "key", "outcome", "worker", "reason"):
-        table.add_column(heading, no_wrap=heading in ("request", "at"))
+    for heading in ("request", "UTC", "model", "key", "outcome", "worker", "reason"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("request", "UTC", "outcome"))
     for heading in ("prompt", "cached", "waited ms", "first token ms", "total ms"):
         table.add_column(heading, justify="right")
     for one in listed.decisions:
@@ -45,7 +45,7 @@ def print_decisions(listed: DecisionList, console: Console) -> None:
         colour = _STATES.get(outcome, "red")
         table.add_row(
             escape(one.request_id),
-            _time(one.accepted_at_wall_s),
+            _time(one.accepted_at_wall_s)[:8],
             escape(one.model),
             escape(one.key),
             f"[{colour}]{outcome}[/{colour}]",
@@ -66,7 +66,7 @@ def _head(decision: DecisionView) -> Iterator[str]:
         model = f"{decision.asked_model} → {model}"
     yield (
         f"[bold]{escape(decision.request_id)}[/bold]  {escape(model)}  {decision.path}  "
-        f"at {_time(decision.accepted_at_wall_s)} by {decision.router}"
+        f"at {_time(decision.accepted_at_wall_s)} UTC by {decision.router}"
     )
     tokens = "length unknown" if decision.prompt_tokens is None else f"{decision.prompt_tokens}"
     exact = "tokens" if decision.exact else "tokens (estimated: routed on bytes)"
@@ -143,7 +143,7 @@ def _end(decision: DecisionView) -> Iterator[str]:
 
 
 def _time(at_wall_s: float) -> str:
-    return f"{datetime.fromtimestamp(at_wall_s, UTC):%H:%M:%S.%f}"[:-3] + " UTC"
+    return f"{datetime.fromtimestamp(at_wall_s, UTC):%H:%M:%S.%f}"[:-3]
 
 
 def _ms(value: float | None) -> str:

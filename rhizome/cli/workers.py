@@ -99,7 +99,10 @@ def register(app: typer.Typer) -> None:
         name: NameOption = None,
         config: ConfigOption = None,
     ) -> None:
-        """Send nothing new to a worker; what runs there may finish."""
+        """Send nothing new to a worker; what runs there may finish.
+
+        The controller ends one of its own as soon as it is idle, and starts another in its place.
+        """
         path = f"/workers/{quote(worker)}/drain"
         _do(find_admins(admin, key_file, name, config), "POST", path, {"for_s": for_s})
 

@@ -45,6 +45,7 @@ class AuditLog:
         self._actions: deque[Action] = deque(maxlen=_KEPT_MAX)
         self._refused_at_s = float("-inf")
         self._refused_unsaid = 0
+        _log.setLevel(logging.INFO)  # whatever the level of the others
 
     def latest(self, limit: int) -> list[Action]:
         """At most that many, newest first."""
@@ -66,4 +67,4 @@ class AuditLog:
 
     def _keep(self, action: Action) -> None:
         self._actions.append(action)
-        _log.warning("%s", json.dumps(asdict(action), ensure_ascii=False))
+        _log.info("%s", json.dumps(asdict(action), ensure_ascii=False))
