@@ -45,7 +45,8 @@ class Rig:
     """Their URLs."""
 
     async def answered(self) -> int:
-        """Requests that the engines answered to their end."""
+        """Requests that the engines answered to their end, those of the router itself included: it
+        tries what its workers say of themselves."""
         return sum(tally.counts["requests"] for tally in (await tallies(self.workers)).values())
 
 
@@ -126,8 +127,8 @@ def client_program(name: str) -> str:
     return str(installed_peer(PEERS[name], directory))
 
 
-async def run_client(command: Sequence[str], directory: Path, **environment: str) -> None:
-    """Runs it to its end, offline; its words are in the failure if it fails."""
+async def run_client(command: Sequence[str], directory: Path, **environment: str) -> str:
+    """Runs it to its end, offline, and returns its words; fails with them if it fails."""
     done = await asyncio.to_thread(
         subprocess.run,
         command,
@@ -139,7 +140,9 @@ async def run_client(command: Sequence[str], directory: Path, **environment: str
         timeout=CLIENT_TIMEOUT_S,
         check=False,
     )
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-4000:]
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-4000:]
+    return said
 
 
 def assert_agrees(theirs: Reading, own: Reading, *, unread_max: int = 0) -> None:

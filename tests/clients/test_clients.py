@@ -45,7 +45,7 @@ async def test_vllm_bench_serve_replays_a_timed_trace(tmp_path: Path) -> None:
         command += ["--ignore-eos", "--disable-tqdm", "--save-result"]
         command += ["--result-filename", "found.json"]
         await run_client(command, tmp_path)
-        assert await rig.answered() == REQUESTS
+        assert await rig.answered() >= REQUESTS
     found = json.loads((tmp_path / "found.json").read_bytes())
     theirs = Reading(
         completed=found["completed"],
@@ -67,7 +67,7 @@ async def test_aiperf_replays_a_mooncake_trace_on_its_schedule(tmp_path: Path) -
         command += ["--fixed-schedule", "--extra-inputs", "ignore_eos:true", "--ui-type", "none"]
         command += ["--no-gpu-telemetry", "--no-server-metrics", "--artifact-dir", "found"]
         await run_client(command, tmp_path, HF_HOME=str(hub))
-        assert await rig.answered() == REQUESTS
+        assert await rig.answered() >= REQUESTS
     found = json.loads((tmp_path / "found" / "profile_export_aiperf.json").read_bytes())
     theirs = Reading(
         completed=int(found["request_count"]["avg"]),
@@ -89,7 +89,7 @@ async def test_guidellm_replays_a_mooncake_trace(tmp_path: Path) -> None:
         command += ["--tokenizer", f"kind=huggingface_auto,model={rig.model_directory}"]
         command += ["--output", "kind=json,path=found.json", "--disable-console-interactive"]
         await run_client(command, tmp_path)
-        assert await rig.answered() == REQUESTS
+        assert await rig.answered() >= REQUESTS
     found = json.loads((tmp_path / "found.json").read_bytes())["benchmarks"][0]
     # It may end before it has booked the last answer, which the engines have given all the same.
     counts = found["scheduler_state"]

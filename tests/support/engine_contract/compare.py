@@ -20,6 +20,9 @@ _ALWAYS_EQUAL = frozenset(
         *("object", "model", "index", "role", "type", "code", "param", "version", "parent"),
         *("finish_reason", "stop_reason", "prompt_tokens", "cached_tokens", "completion_tokens"),
         *("created_cache_tokens", "max_model_len", "count", "detail", "owned_by"),
+        *("input_tokens", "output_tokens", "cache_write_tokens", "status", "incomplete_details"),
+        *("cache_creation_input_tokens", "cache_read_input_tokens", "instructions", "tools"),
+        *("tool_choice", "max_output_tokens", "metadata", "top_p", "temperature"),
     }
 )
 
@@ -96,13 +99,15 @@ def _within(some: list[str], more: list[str]) -> bool:
 
 
 def _index(chunk: Any) -> int:
-    choices = chunk["choices"] if isinstance(chunk, dict) else []
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
     return int(choices[0]["index"]) if choices else 1_000_000
 
 
 def _shape(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _shape(inner) for name, inner in value.items()}
+        # What an event is called is part of its shape.
+        kind = {"type": value["type"]} if isinstance(value.get("type"), str) else {}
+        return {name: _shape(inner) for name, inner in value.items()} | kind
     if isinstance(value, list):
         return [shape for shape, _ in groupby(_shape(inner) for inner in value)]
     return _kind(value)
@@ -112,7 +117,7 @@ def _said(chunks: list[Any]) -> dict[int, list[Any]]:
     """For each choice its text, token ids and end."""
     said: dict[int, list[Any]] = {}
     for chunk in chunks:
-        for choice in chunk["choices"] if isinstance(chunk, dict) else ():
+        for choice in chunk.get("choices", ()) if isinstance(chunk, dict) else ():
             words = said.setdefault(choice["index"], ["", [], None, None])
             words[0] += choice["text"] if "text" in choice else choice["delta"].get("content", "")
             words[1] += choice.get("token_ids") or []
@@ -122,8 +127,14 @@ def _said(chunks: list[Any]) -> dict[int, list[Any]]:
 
 
 def _usage(chunks: list[Any]) -> Any:
-    last = [chunk for chunk in chunks if isinstance(chunk, dict) and not chunk["choices"]]
-    return last[-1]["usage"] if last else None
+    told = [chunk for chunk in chunks if isinstance(chunk, dict) and not chunk.get("choices")]
+    usages = [found for chunk in told if (found := _usage_in(chunk)) is not None]
+    return usages[-1] if usages else None
+
+
+def _usage_in(chunk: dict[str, Any]) -> Any:
+    """Where a completion, a message or a response tells it."""
+    return chunk.get("usage") or (chunk.get("response") or {}).get("usage")
 
 
 def _event_difference(expected: Any, found: Any) -> str:

@@ -108,7 +108,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, row: Row) -> Answer:
     answer: Answer = {"status": response.status, "headers": kept}
     kind = kept.get("content-type", "")
     if kind.startswith("text/event-stream"):
-        answer["chunks"] = [_data(line) for line in raw.decode().split("\n\n") if line]
+        answer["chunks"] = [_data(line) for line in raw.decode().split("\n\n") if line.strip()]
     elif kind.startswith("application/json"):
         answer["json"] = json.loads(raw)
     else:
@@ -116,7 +116,9 @@ async def _ask(session: aiohttp.ClientSession, url: str, row: Row) -> Answer:
     return answer
 
 
-def _data(line: str) -> Any:
-    assert line.startswith("data: "), line
-    text = line.removeprefix("data: ")
-    return text if text == "[DONE]" else json.loads(text)
+def _data(event: str) -> Any:
+    """What one event of a stream carries; its name, where it has one, is among it as `type`."""
+    name, _, text = event.rpartition("data: ")
+    value = text if text == "[DONE]" else json.loads(text)
+    assert name in ("", f"event: {value.get('type')}\n" if isinstance(value, dict) else ""), event
+    return value

@@ -218,6 +218,77 @@ CHATS = (
     chat("chat_nobody_named", model=None, **ONLY, exact=True),
 )
 
+RIVERS = "Say something about rivers."
+FUNCTION = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+"""A tool as `/v1/responses` takes it."""
+ITEMS = [
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+    {"type": "message", "role": "assistant", "content": "Voilà."},
+    {"role": "user", "content": RIVERS},
+]
+
+
+def response(name: str, **fields: Any) -> Row:
+    body = {"model": MODEL, "input": RIVERS, "max_output_tokens": 4, "temperature": 0} | fields
+    return Row(f"response_{name}", "/v1/responses", body)
+
+
+def message(name: str, path: str = "/v1/messages", **fields: Any) -> Row:
+    messages = [{"role": "user", "content": RIVERS}]
+    body = {"model": MODEL, "messages": messages, "max_tokens": 4, "temperature": 0} | fields
+    return Row(f"message_{name}", path, body)
+
+
+RESPONSES = (
+    response("text"),
+    response("items", input=ITEMS, instructions="Be kind."),
+    response("streamed", stream=True),
+    response("metadata", metadata={"a": "b"}, user="somebody", top_p=0.5),
+    response("salted", cache_salt="pepper", store=False),
+    response("tools", tools=[FUNCTION]),
+    response("unknown_model", model="nobody"),
+    response("earlier", previous_response_id="resp_nothing"),
+    response("in_background", background=True),
+    response("temperature_negative", temperature=-1),
+    response("too_long", input="river " * 600),
+    Row("response_without_input", "/v1/responses", {"model": MODEL}),
+    Row("response_stored", "/v1/responses/resp_nothing"),
+    Row("response_cancelled", "/v1/responses/resp_nothing/cancel", b"", method="POST"),
+)
+MESSAGES = (
+    message("text"),
+    message("system", system="Be kind.", stop_sequences=["zzz"]),
+    message("blocks", messages=[{"role": "user", "content": [{"type": "text", "text": RIVERS}]}]),
+    message("streamed", stream=True),
+    message("salted", cache_salt="pepper"),
+    message("counted", "/v1/messages/count_tokens"),
+    message("unknown_model", model="nobody"),
+    message("empty", messages=[]),
+    message("too_long", messages=[{"role": "user", "content": "river " * 600}]),
+    message("temperature_negative", temperature=-1),
+    message("tools", tools=[{"name": "weather", "input_schema": {"type": "object"}}]),
+    message(
+        "tool_any",
+        tools=[{"name": "weather", "input_schema": {"type": "object"}}],
+        tool_choice={"type": "any"},
+    ),
+    Row("message_without_limit", "/v1/messages", {"model": MODEL, "messages": []}),
+    Row("message_not_json", "/v1/messages", b"{"),
+)
+TOOLS = (
+    chat("tool_required", tools=[TOOL], tool_choice="required"),
+    chat("tool_named", tools=[TOOL], tool_choice=TOOL),
+    chat(
+        "tool_unknown",
+        tools=[TOOL],
+        tool_choice={"type": "function", "function": {"name": "nothing"}},
+    ),
+)
+
 A = some_ids(100, 3 * BLOCK + 5)
 """Three full blocks and a bit."""
 EXACTLY = some_ids(101, 4 * BLOCK)
@@ -264,4 +335,7 @@ CACHE = (
     ),
 )
 
-ROWS: tuple[Row, ...] = (*PLAIN, *TOKENIZER, *REFUSED, *COMPLETIONS, *CHATS, *CACHE)
+ROWS: tuple[Row, ...] = (
+    *(*PLAIN, *TOKENIZER, *REFUSED, *COMPLETIONS, *CHATS),
+    *(*RESPONSES, *MESSAGES, *TOOLS, *CACHE),
+)

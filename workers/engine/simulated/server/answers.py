@@ -7,9 +7,9 @@ token is its text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -51,6 +51,8 @@ class Question:
     echoes: Sequence[str]
     """By prompt, the text that `echo` puts in front."""
     block_size: int
+    limit: int
+    """The most output tokens of a choice."""
 
     @property
     def prompt_lengths(self) -> list[int]:
@@ -58,32 +60,44 @@ class Question:
         return list(lengths.values())
 
 
-def answer(question: Question) -> None:
+class Answering(Protocol):
+    """Turns tokens that arrive into an answer."""
+
+    def deliver(self, choice: Choice, first: int, end: int) -> None: ...
+
+
+class Form(NamedTuple):
+    """How the answers of one endpoint look."""
+
+    prefix: str
+    """What its ids begin with."""
+    whole: Callable[[Question], Answering]
+    stream: Callable[[Question], Answering]
+
+
+def answer(question: Question, form: Form) -> None:
     """Lets the question's choices deliver into its answer."""
-    body = question.body
-    if body.stream:
+    if question.body.stream:
         question.exchange.begin_stream()
-        kind: type[_Stream] = _ChatStream if isinstance(body, ChatBody) else _CompletionStream
-        stream = kind(question)
-        for choice in question.choices:
-            choice.deliver = stream.deliver
+        answering = form.stream(question)
     else:
-        whole = _Whole(question)
-        for choice in question.choices:
-            choice.deliver = whole.deliver
+        answering = form.whole(question)
+    for choice in question.choices:
+        choice.deliver = answering.deliver
 
 
 def _usage(prompt: int, output: int) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
 
 
-def _created_tokens(choice: Choice, block_size: int) -> int:
+def created_tokens(choice: Choice, block_size: int) -> int:
     """Prompt tokens that the request newly put into the cache."""
     full = choice.script.prompt_len // block_size * block_size
     return max(0, full - choice.cached_tokens)
 
 
-def _quoted(text: bytes) -> msgspec.Raw:
+def quoted(text: bytes) -> msgspec.Raw:
+    """Text that is escaped already, as a JSON string."""
     return msgspec.Raw(b'"' + text + b'"')
 
 
@@ -138,7 +152,7 @@ class _Whole:
             choices.append(
                 {
                     "index": index,
-                    "text": _quoted(text),
+                    "text": quoted(text),
                     "logprobs": None,
                     "finish_reason": script.finish_reason,
                     "stop_reason": script.stop_reason,
@@ -166,7 +180,7 @@ class _Whole:
                 "index": choice.index,
                 "message": {
                     "role": "assistant",
-                    "content": _quoted(choice.script.text(0, choice.script.length)),
+                    "content": quoted(choice.script.text(0, choice.script.length)),
                     "refusal": None,
                     "annotations": None,
                     "audio": None,
@@ -185,7 +199,7 @@ class _Whole:
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": FINGERPRINT,
-            "usage": self._usage(_created_tokens(last, question.block_size)),
+            "usage": self._usage(created_tokens(last, question.block_size)),
             "prompt_logprobs": None,
             "prompt_token_ids": self._prompt_ids(last),
             "prompt_text": None,
@@ -349,5 +363,9 @@ class _ChatStream(_Stream):
 
     def _details(self) -> dict[str, int]:
         question = self._question
-        created = _created_tokens(question.choices[0], question.block_size)
+        created = created_tokens(question.choices[0], question.block_size)
         return {"cached_tokens": self._cached_tokens, "created_cache_tokens": created}
+
+
+COMPLETION = Form("cmpl", _Whole, _CompletionStream)
+CHAT = Form("chatcmpl", _Whole, _ChatStream)

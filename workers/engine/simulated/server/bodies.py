@@ -161,7 +161,7 @@ class DetokenizeBody(_Body):
     tokens: list[Annotated[int, Field(ge=0, le=_INT64_MAX)]]
 
 
-Known = TypeVar("Known", bound=_Body)
+Known = TypeVar("Known", bound=BaseModel)
 
 
 def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
@@ -174,7 +174,7 @@ def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
         )
     if fields.get("max_tokens", 0) is None:
         fields.pop("max_tokens")
-    body = _validated(CompletionBody, fields)
+    body = validated(CompletionBody, fields)
     if body.prompt is None or body.suffix is not None:
         raise Refusal(
             "Embeddings and suffixes are not simulated.", status=501, kind="NotImplemented"
@@ -195,30 +195,27 @@ def read_chat(raw: bytes) -> tuple[ChatBody, dict[str, Any]]:
         raise Refusal(
             "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
         )
-    body = _validated(ChatBody, fields)
-    _check_messages(body.messages)
+    body = validated(ChatBody, fields)
+    check_messages(body.messages)
     _refuse_what_needs_a_model(body, bool(body.logprobs))
-    if body.tool_choice == "auto" and body.tools:
-        raise Refusal(
-            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-        )
-    if body.tools and (body.tool_choice == "required" or isinstance(body.tool_choice, dict)):
-        raise Refusal("Tool calls are not simulated.", status=501, kind="NotImplementedError")
+    if body.tools:
+        _check_named_tool(body.tools, body.tool_choice)
+        check_tool_choice(body.tool_choice)
     return body, fields
 
 
 def read_tokenize(raw: bytes) -> tuple[TokenizeBody | TokenizeChatBody, dict[str, Any]]:
     fields = read_object(raw)
     if "messages" in fields:
-        return _validated(TokenizeChatBody, fields), fields
+        return validated(TokenizeChatBody, fields), fields
     if "prompt" not in fields:
         missing = {"type": "missing", "msg": "Field required", "input": fields}
         raise malformed([missing | {"loc": ("body", name)} for name in ("prompt", "messages")])
-    return _validated(TokenizeBody, fields), fields
+    return validated(TokenizeBody, fields), fields
 
 
 def read_detokenize(raw: bytes) -> DetokenizeBody:
-    return _validated(DetokenizeBody, read_object(raw))
+    return validated(DetokenizeBody, read_object(raw))
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
@@ -299,7 +296,8 @@ def _decode_slowly(raw: bytes) -> Any:
         ) from error
 
 
-def _validated(kind: type[Known], fields: dict[str, Any]) -> Known:
+def validated(kind: type[Known], fields: dict[str, Any]) -> Known:
+    """The typed body; raises `Refusal` with all of its faults."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -310,12 +308,17 @@ def _fault(kind: str, place: tuple[Any, ...], words: str, value: Any) -> dict[st
     return {"type": kind, "loc": place, "msg": words, "input": value}
 
 
-def _check_before(fields: dict[str, Any]) -> None:
-    """vLLM's checks that come before the types of fields are looked at."""
+def check_salt(fields: dict[str, Any]) -> None:
+    """Comes before the types of fields are looked at."""
     salt = fields.get("cache_salt")
     if salt is not None and (not isinstance(salt, str) or not salt):
         words = "Parameter 'cache_salt' must be a non-empty string if provided."
         raise contradiction(words, "cache_salt")
+
+
+def _check_before(fields: dict[str, Any]) -> None:
+    """vLLM's checks that come before the types of fields are looked at."""
+    check_salt(fields)
     if fields.get("stream_options") and not fields.get("stream"):
         words = "Stream options can only be defined when `stream=True`."
         raise contradiction(words, "stream_options")
@@ -335,7 +338,31 @@ def _check_tools(fields: dict[str, Any]) -> None:
         raise contradiction("When using `tool_choice`, `tools` must be set.", "tool_choice")
 
 
-def _check_messages(messages: list[dict[str, Any]]) -> None:
+def check_tool_choice(choice: str | dict[str, Any] | None) -> None:
+    """Tool calls need a parser, and this engine was started without one."""
+    if choice == "auto":
+        raise Refusal(
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+        )
+    if choice == "required":
+        raise Refusal('tool_choice="required" requires --tool-call-parser to be set')
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+        raise Refusal(f'tool_choice=function "{name}" requires --tool-call-parser to be set')
+
+
+def _check_named_tool(tools: list[dict[str, Any]], choice: Any) -> None:
+    if isinstance(choice, dict):
+        name = (choice.get("function") or {}).get("name")
+        if name not in [(tool.get("function") or {}).get("name") for tool in tools]:
+            raise contradiction(
+                "The tool specified in `tool_choice` does not match any of the specified `tools`",
+                "tool_choice",
+            )
+
+
+def check_messages(messages: list[dict[str, Any]]) -> None:
+    """There are some, and each has somebody who says it."""
     if not messages:
         raise Refusal(
             "Cannot apply chat template to an empty conversation. Provide at least one message."

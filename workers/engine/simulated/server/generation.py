@@ -11,10 +11,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rhizome.ids import new_id
 from rhizome.render.outcomes import CannotRender
 from rhizome.render.renderer import BUDGET_S
-from workers.engine.simulated.server.answers import Heading, Question, answer
+from workers.engine.simulated.server.answers import (
+    CHAT,
+    COMPLETION,
+    Form,
+    Heading,
+    Question,
+    answer,
+)
 from workers.engine.simulated.server.bodies import (
     ChatBody,
     CompletionBody,
@@ -24,8 +33,23 @@ from workers.engine.simulated.server.bodies import (
     read_completion,
 )
 from workers.engine.simulated.server.http import Exchange
+from workers.engine.simulated.server.messages import (
+    MessageBody,
+    MessageStream,
+    WholeMessage,
+    read_count,
+    read_message,
+    refused,
+)
 from workers.engine.simulated.server.rank import Choice, Rank, root_key
 from workers.engine.simulated.server.refusals import Refusal, out_of_range
+from workers.engine.simulated.server.responses import (
+    ResponseBody,
+    ResponseStream,
+    WholeResponse,
+    read_response,
+    unknown_response,
+)
 from workers.engine.simulated.server.script import write_script
 
 if TYPE_CHECKING:
@@ -34,6 +58,12 @@ if TYPE_CHECKING:
 INLINE_BYTES_MAX = 16 * 1024
 """Longest body whose prompt is tokenized on the event loop."""
 Prompts = list[list[int]]
+_FORMS: dict[type[GenerationBody], Form] = {
+    CompletionBody: COMPLETION,
+    ChatBody: CHAT,
+    ResponseBody: Form("resp", WholeResponse, ResponseStream),
+    MessageBody: Form("chatcmpl", WholeMessage, MessageStream),
+}
 
 
 class Generation:
@@ -56,7 +86,32 @@ class Generation:
         self._when_rendered(exchange, body, render, text)
 
     def chat(self, exchange: Exchange) -> None:
-        body, fields = read_chat(exchange.request.body)
+        self._chat(exchange, *read_chat(exchange.request.body))
+
+    def respond(self, exchange: Exchange) -> None:
+        self._chat(exchange, *read_response(exchange.request.body))
+
+    def find_response(self, exchange: Exchange) -> None:
+        """Looks for a stored response: there is none."""
+        raise unknown_response(exchange.request.path.split("/")[3])
+
+    def message(self, exchange: Exchange) -> None:
+        exchange.error_form = refused
+        self._chat(exchange, *read_message(exchange.request.body))
+
+    def count_message(self, exchange: Exchange) -> None:
+        """How many tokens a message's prompt has."""
+        exchange.error_form = refused
+        model, chat = read_count(exchange.request.body)
+        self._worker.check_model(model)
+        (prompt,) = _rendered(lambda: [self._worker.words.renderer.chat_ids(chat, BUDGET_S)])
+        count = len(prompt)
+        context = {"original_input_tokens": count}
+        exchange.reply(
+            200, msgspec.json.encode({"input_tokens": count, "context_management": context})
+        )
+
+    def _chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any]) -> None:
         self._worker.check_model(body.model)
 
         def render() -> Prompts:
@@ -90,7 +145,7 @@ class Generation:
         if error is None:
             self._begin_late(exchange, body, done.result())
         elif isinstance(error, Refusal):
-            exchange.reply(error.status, error.body())
+            exchange.refuse(error)
         else:
             raise error
 
@@ -98,7 +153,7 @@ class Generation:
         try:
             self._begin(exchange, body, prompts)
         except Refusal as refusal:
-            exchange.reply(refusal.status, refusal.body())
+            exchange.refuse(refusal)
 
     def _begin(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
         """Checks the prompts and puts their choices into the engine."""
@@ -107,8 +162,10 @@ class Generation:
         limits = [self._limit(body, prompt) for prompt in prompts]
         check_sampling(body, min(limits), self._worker.words.size)
         rank = self._rank(exchange)
-        question = self._question(exchange, body, self._choices(body, prompts, limits))
-        answer(question)
+        choices = self._choices(body, prompts, limits)
+        form = _FORMS[type(body)]
+        question = self._question(exchange, body, choices, form.prefix, min(limits))
+        answer(question, form)
         exchange.on_gone = lambda: _abort(rank, question.choices)
         priority = body.priority if rank.profile.policy == "priority" else 0
         for choice in question.choices:
@@ -166,18 +223,23 @@ class Generation:
         return choices
 
     def _question(
-        self, exchange: Exchange, body: GenerationBody, choices: list[Choice]
+        self,
+        exchange: Exchange,
+        body: GenerationBody,
+        choices: list[Choice],
+        prefix: str,
+        limit: int,
     ) -> Question:
         given = exchange.request.header(b"x-request-id") or body.request_id
-        kind = "chatcmpl" if isinstance(body, ChatBody) else "cmpl"
+        joined = "_" if isinstance(body, ResponseBody) else "-"
         heading = Heading(
-            request_id=f"{kind}-{given or new_id('x')[2:18]}",
+            request_id=f"{prefix}{joined}{given or new_id('x')[2:18]}",
             created=int(self._worker.clock.wall_s()),
             model=body.model or self._worker.setup.model,
         )
         echoes = self._echoes(body) if body.echo and isinstance(body, CompletionBody) else ()
         size = self._worker.setup.profile.block_size
-        return Question(exchange, heading, body, choices, echoes, size)
+        return Question(exchange, heading, body, choices, echoes, size, limit)
 
     def _echoes(self, body: CompletionBody) -> list[str]:
         if body.return_token_ids:

@@ -17,6 +17,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from workers.engine.simulated.server.refusals import Refusal
+
 HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 64 * 2**20
 UNREAD_BYTES_MAX = 8 * 2**20
@@ -55,7 +57,15 @@ class Request:
 class Exchange:
     """One request and the way back to its client; answered once, with a reply or a stream."""
 
-    __slots__ = ("_connection", "extra_headers", "gone", "on_gone", "over", "request")
+    __slots__ = (
+        "_connection",
+        "error_form",
+        "extra_headers",
+        "gone",
+        "on_gone",
+        "over",
+        "request",
+    )
 
     def __init__(self, request: Request, connection: Connection) -> None:
         self.request = request
@@ -66,6 +76,12 @@ class Exchange:
         """Whether the answer has been given in full."""
         self.on_gone: Callable[[], None] | None = None
         self.extra_headers: dict[bytes, bytes] = {}
+        self.error_form: Callable[[Refusal], bytes] = Refusal.body
+        """How refusals look to this client."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """The whole answer, where there is none."""
+        self.reply(refusal.status, self.error_form(refusal))
 
     def reply(
         self,

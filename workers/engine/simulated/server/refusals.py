@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+MALFORMED = "Bad Request"
+"""The type of errors in the body itself."""
 _ERRORS_MAX = 10
 _INPUT_CHARS_MAX = 200
 _INNER = re.compile(r"[\[\]{}()]")
@@ -72,7 +74,7 @@ def malformed(faults: list[dict[str, Any]]) -> Refusal:
     lines += [f"  {_described(fault)}" for fault in faults[:_ERRORS_MAX]]
     if count > _ERRORS_MAX:
         lines.append(f"  ...and {count - _ERRORS_MAX} more errors")
-    return Refusal("\n".join(lines), param=_place(faults[0]["loc"]), kind="Bad Request")
+    return Refusal("\n".join(lines), param=_place(faults[0]["loc"]), kind=MALFORMED)
 
 
 def malformed_fields(error: ValidationError) -> Refusal:

@@ -31,6 +31,7 @@ FAULT_PATH = "/simulate/fault"
 _NOT_FOUND = b'{"detail":"Not Found"}'
 _NOT_ALLOWED = b'{"detail":"Method Not Allowed"}'
 _encode = msgspec.json.Encoder().encode
+_WITH_BODY = ("/v1/", "/tok", "/detok")
 Handler = Callable[[Exchange], None]
 
 
@@ -57,6 +58,9 @@ class Routes:
             "/reset_prefix_cache": {"POST": self._reset_prefix_cache},
             "/v1/completions": {"POST": self._generation.complete},
             "/v1/chat/completions": {"POST": self._generation.chat},
+            "/v1/responses": {"POST": self._generation.respond},
+            "/v1/messages": {"POST": self._generation.message},
+            "/v1/messages/count_tokens": {"POST": self._generation.count_message},
         }
         if worker.setup.breakable:
             self._paths[FAULT_PATH] = {
@@ -76,7 +80,7 @@ class Routes:
             return
         if path != FAULT_PATH and self._breaking.swallows(exchange):
             return
-        methods = self._paths.get(path)
+        methods = self._paths.get(path) or self._stored_response(path)
         if methods is None:
             exchange.reply(404, _NOT_FOUND)
             return
@@ -85,11 +89,20 @@ class Routes:
             exchange.reply(405, _NOT_ALLOWED, headers={b"allow": ", ".join(methods).encode()})
             return
         try:
-            if request.method == "POST" and path.startswith(("/v1/", "/tok", "/detok")):
+            if request.method == "POST" and path in self._paths and path.startswith(_WITH_BODY):
                 _demand_json(exchange)
             handler(exchange)
         except Refusal as refusal:
-            exchange.reply(refusal.status, refusal.body())
+            exchange.refuse(refusal)
+
+    def _stored_response(self, path: str) -> dict[str, Handler] | None:
+        """What `/v1/responses/ID` and `/v1/responses/ID/cancel` answer."""
+        match path.split("/"):
+            case ["", "v1", "responses", name] if name:
+                return {"GET": self._generation.find_response}
+            case ["", "v1", "responses", name, "cancel"] if name:
+                return {"POST": self._generation.find_response}
+        return None
 
     def _authorized(self, exchange: Exchange, path: str) -> bool:
         if self._expected is None or path == "/health":
