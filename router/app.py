@@ -31,6 +31,7 @@ from router.admin.parts import Parts
 from router.admin.tenants import Tenants
 from router.batch.records import batch_directory
 from router.batch.routes import build_batch_router
+from router.catalog.metrics import CatalogMetrics
 from router.catalog.products import Products
 from router.catalog.source import CatalogSource
 from router.decisions.ring import DecisionRing
@@ -167,12 +168,10 @@ async def running_router(
         for listener in (core.dispatcher, plane, verifier, renderings):
             core.fleet.listen(listener)
         registry = CollectorRegistry()
-        catalog = _catalog(settings.router)
-        products = Products(catalog)
+        products = _products(settings.router, registry, tasks, clock)
         metrics = RouterMetrics(
             registry, lambda model: core.fleet.knows_model(model) or products.knows(model)
         )
-        tasks.start("catalog", catalog.follow(clock, metrics.catalog_looked_at))
         _measure(registry, core, plane)
         signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
         relay = settings.router.relay
@@ -292,11 +291,14 @@ def _warmer(
     ).run()
 
 
-def _catalog(settings: RouterSettings) -> CatalogSource:
-    """What stands behind models' names; raises `SettingsError`."""
-    source = CatalogSource(settings.catalog_file)
+def _products(
+    settings: RouterSettings, registry: CollectorRegistry, tasks: Tasks, clock: Clock
+) -> Products:
+    """What stands behind models' names, followed; raises `SettingsError`."""
+    source, metrics = CatalogSource(settings.catalog_file), CatalogMetrics(registry)
     source.open()
-    return source
+    tasks.start("catalog", source.follow(clock, metrics.looked))
+    return Products(source, metrics)
 
 
 def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:

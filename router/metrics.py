@@ -48,15 +48,6 @@ class RouterMetrics:
         self.attempts_failed = counter(
             "attempts_failed_total", "Dispatches that failed before the first byte.", "model"
         )
-        self.fallbacks = counter(
-            "fallbacks_total",
-            "Requests sent elsewhere because the fleet could not serve their model in time.",
-            "model",
-            "reason",
-        )
-        self.catalog_loads = counter(
-            "catalog_loads_total", "Changed files of the catalog by what became of them.", "result"
-        )
         self.prompt_tokens = counter(
             "prompt_tokens_total", "Prompt tokens as the engines counted them.", "model"
         )
@@ -113,14 +104,6 @@ class RouterMetrics:
     def retried(self, assignment: Assignment) -> None:
         """An attempt failed before its first byte."""
         self.attempts_failed.labels(assignment.job.model).inc()
-
-    def fell_back(self, model: str, reason: RequestError) -> None:
-        """A request for the model goes elsewhere."""
-        self.fallbacks.labels(model, reason.code).inc()
-
-    def catalog_looked_at(self, is_usable: bool) -> None:
-        """The catalog's file had changed."""
-        self.catalog_loads.labels("loaded" if is_usable else "refused").inc()
 
     def refused(self, error: RequestError) -> None:
         """The router answered with an error of its own."""

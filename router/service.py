@@ -116,9 +116,7 @@ class Service:
                 raise
             failure = error
         for fallback in fallbacks:
-            asked = call.body.model
             outside = self.products.fall_back(call, fallback, failure)
-            self.metrics.fell_back(asked, failure)
             try:
                 if outside is None:
                     return await self._serve_from_fleet(call, client)

@@ -16,6 +16,7 @@ from rhizome.errors import (
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from router.call import Call
 from router.catalog.entries import Fallback
+from router.catalog.metrics import CatalogMetrics
 from router.catalog.resolving import Asker, resolve
 from router.catalog.source import CatalogSource
 from router.fleet import Target
@@ -49,8 +50,9 @@ _OWN_FIELDS = frozenset(
 class Products:
     """What stands behind models' names now."""
 
-    def __init__(self, source: CatalogSource) -> None:
+    def __init__(self, source: CatalogSource, metrics: CatalogMetrics) -> None:
         self._source = source
+        self._metrics = metrics
 
     def resolve(self, call: Call) -> tuple[Fallback, ...]:
         """Gives the call the served model that it shall go to; returns where it may go then."""
@@ -64,6 +66,7 @@ class Products:
 
     def fall_back(self, call: Call, fallback: Fallback, reason: RequestError) -> Target | None:
         """Sends the call elsewhere: to another model of the fleet, or to the provider returned."""
+        self._metrics.fell_back(call.body.model, reason)
         _send_to(call, fallback.model)
         call.assignment, call.attempts = None, 0
         if all(name != _REASON for name, _ in call.marks):
