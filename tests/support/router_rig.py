@@ -34,14 +34,17 @@ class RunningRouter:
     metrics_url: str
     log: Path
 
-    async def samples(self, name: str) -> list[float]:
-        """Every sample of a metric on its page."""
+    async def page(self) -> str:
+        """Its metrics."""
         async with aiohttp.ClientSession() as http:
             async with http.get(self.metrics_url) as answer:
-                page = await answer.text()
+                return await answer.text()
+
+    async def samples(self, name: str) -> list[float]:
+        """Every sample of a metric on its page."""
         return [
             float(line.rpartition(" ")[2])
-            for line in page.splitlines()
+            for line in (await self.page()).splitlines()
             if re.match(rf"{name}[{{ ]", line)
         ]
 
