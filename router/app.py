@@ -19,9 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from rhizome import __version__
 from rhizome.clock import Clock, SystemClock
-from rhizome.ids import new_id
-from rhizome.settings.tree import RouterSettings, SchedulingSettings, Settings
-from rhizome.stores.broadcast import Broadcast
+from rhizome.settings.tree import RouterSettings, Settings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
 from router.admin.access import admin_keys
@@ -34,8 +32,8 @@ from router.batch.routes import build_batch_router
 from router.catalog.metrics import CatalogMetrics
 from router.catalog.products import Products
 from router.catalog.source import CatalogSource
+from router.core import Core, build_core
 from router.decisions.ring import DecisionRing
-from router.decisions.shadows import Shadows
 from router.delivery import Delivery
 from router.discovery.prober import Prober
 from router.discovery.registry import RegistryDiscovery
@@ -44,7 +42,6 @@ from router.discovery.static_worker import parse_static_workers
 from router.dispatch import Dispatcher
 from router.events.plane import EventPlane
 from router.fleet import Fleet
-from router.gate import Gate
 from router.http.border import install_border
 from router.http.documentation import build_documentation
 from router.http.front import api_front, app_front
@@ -58,16 +55,10 @@ from router.media.fetching import MediaFetcher
 from router.metrics import LiveMetrics, RouterMetrics
 from router.peers.exchange import Hearers, PeerExchange, peer_channels
 from router.peers.metrics import peer_metrics
-from router.peers.own import OwnNews
-from router.peers.view import PeerView
-from router.prefix.index import PrefixIndex
 from router.probing import TrustProber
 from router.relay.deadlines import Deadlines
 from router.relay.upstream import Upstream
 from router.renderings import Renderings
-from router.scheduling.load import LoadBook
-from router.scheduling.policies import build_policy
-from router.scheduling.speeds import LearnedSpeeds
 from router.service import Service
 from router.signals import SignalReporter
 from router.stored.routes import build_stored_routes
@@ -75,7 +66,6 @@ from router.stored.serving import StoringService
 from router.trust_metrics import trust_metrics
 from router.verifier import Verifier
 from router.warmup.metrics import WarmupMetrics
-from router.warmup.noting import PrefixNotes
 from router.warmup.warmer import Warmer
 
 _CONNECTIONS_KEPT_S = 3.0  # less than engines keep them, so that none is closed under a request
@@ -98,51 +88,19 @@ class Router:
 
 
 @dataclass(frozen=True, slots=True)
-class _Core:
-    """The parts that decide; none of them does I/O."""
+class _Ground:
+    """What everything else stands on."""
 
-    fleet: Fleet
-    index: PrefixIndex
-    dispatcher: Dispatcher
-    gate: Gate
-    notes: PrefixNotes
-    channels: list[Broadcast]
-    """Where other routers are told of the load."""
-
-
-def _core(settings: RouterSettings, clock: Clock, channels: list[Broadcast]) -> _Core:
-    scheduling = settings.scheduling
-    index = PrefixIndex(settings.prefix.index_bytes_max)
-    book, router_id = LoadBook(), new_id("router")
-    peers = PeerView(router_id, settings.peers.lease_s)
-    fleet = Fleet(
-        settings.discovery.failures_to_suspend,
-        told_in_flight=lambda target: book.in_flight(target) + peers.in_flight(target),
-    )
-    dispatcher = Dispatcher(
-        fleet=fleet,
-        index=index,
-        policy=build_policy(scheduling.policy),
-        book=book,
-        speeds=LearnedSpeeds(scheduling.prefill_tokens_per_s, scheduling.decode_step_ms),
-        settings=settings,
-        clock=clock,
-        rng=Random(scheduling.seed),
-        router_id=router_id,
-        shadows=_shadows(scheduling),
-        peers=peers,
-        news=OwnNews(router_id, book) if channels else None,
-    )
-    gate = Gate(dispatcher, settings.admission, clock)
-    notes = PrefixNotes(settings.warmup, settings.prefix)
-    return _Core(fleet, index, dispatcher, gate, notes, channels)
-
-
-def _shadows(settings: SchedulingSettings) -> Shadows | None:
-    if not settings.shadows:
-        return None
-    policies = [build_policy(name) for name in dict.fromkeys(settings.shadows)]
-    return Shadows(policies, settings.shadow_share, Random(settings.seed))
+    settings: Settings
+    clock: Clock
+    stores: Stores
+    session: aiohttp.ClientSession
+    tasks: Tasks
+    registry: CollectorRegistry
+    deadlines: Deadlines
+    core: Core
+    plane: EventPlane
+    tenants: Tenants
 
 
 @asynccontextmanager
@@ -153,102 +111,123 @@ async def running_router(
 
     `siblings` is the directory in which the processes of one router hear each other.
     """
-    clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        stores = await open_stores(settings.redis, verify=False)
-        stack.push_async_callback(stores.close)
-        session = await stack.enter_async_context(_session())
-        core = _core(settings.router, clock, peer_channels(settings.router.peers, stores, siblings))
-        plane = await stack.enter_async_context(EventPlane(core.index, clock))
-        tasks = await stack.enter_async_context(Tasks("router"))
-        renderings = Renderings(settings.router, tasks, core.dispatcher.faults, clock)
-        stack.callback(renderings.close)
-        faults, trust = core.dispatcher.faults, settings.router.trust
-        verifier = Verifier(core.dispatcher.trust, core.index, plane, faults, clock, trust)
-        for listener in (core.dispatcher, plane, verifier, renderings):
-            core.fleet.listen(listener)
-        registry = CollectorRegistry()
-        products = _products(settings.router, registry, tasks, clock)
-        metrics = RouterMetrics(
-            registry, lambda model: core.fleet.knows_model(model) or products.knows(model)
-        )
-        _measure(registry, core, plane)
-        signals = SignalReporter(stores.signals, core.fleet, core.dispatcher, core.gate, clock)
-        relay = settings.router.relay
-        tenants = Tenants()
-        decisions = DecisionRing(settings.router.decisions, tenants.ended)
-        deadlines = Deadlines(clock)
-        upstream = Upstream(relay, deadlines)
-        stack.callback(upstream.close)
-        service = Service(
-            fleet=core.fleet,
-            dispatcher=core.dispatcher,
-            gate=core.gate,
-            delivery=Delivery(upstream, core.dispatcher, relay, deadlines),
-            renderings=renderings,
-            metrics=metrics,
-            signals=signals,
-            products=products,
-            media=await stack.enter_async_context(MediaFetcher(settings.router.media)),
-            decisions=decisions,
-            notes=core.notes,
-            verifier=verifier,
-            settings=settings.router,
-            clock=clock,
-        )
-        _begin_core(core, verifier, registry, tasks)
-        rng = Random(settings.router.scheduling.seed)
-        trust_prober = TrustProber(core.fleet, verifier, session, clock, rng, trust)
-        if trust.probe:
-            tasks.start("trust", trust_prober.run())
-        LiveMetrics(registry, trust_metrics(verifier.book, trust_prober, faults))
-        tasks.start("warmer", _warmer(settings.router, core, stores, registry, session))
-        tasks.start("deadlines", deadlines.run(metrics.loop_late))
-        if stores.shared:
-            tasks.start("signals", signals.run(settings.router.signal_interval_s))
-        static = _watch_static(settings.router, core.fleet, session, tasks, clock)
-        if stores.shared:
-            tasks.start("registry", _registry_discovery(settings, stores, core.fleet, clock).run())
-        ring = _key_ring(settings.router, tasks, clock)
-        storing = _storing(service, stores, settings.router, tasks, clock)
-        keys = KeyCheck(ring)
-        app = _app(
-            build_inventory(core.fleet, products, keys),
-            (build_stored_routes(storing), _batches(settings, stores, clock)),
-            keys,
-        )
-        serving = Serving(storing, ring, tasks, deadlines, clock, relay.body_bytes_max)
-        front = api_front(serving, app, settings.router.http)
-        admin = _admin(
-            settings.router,
-            Parts(
-                service=service,
-                fleet=core.fleet,
-                dispatcher=core.dispatcher,
-                gate=core.gate,
-                decisions=decisions,
-                static=static,
-                desired=stores.desired,
-                shares_registry=stores.shared,
-                keys=ring,
-                tenants=tenants,
-                audit=AuditLog(clock),
-                clock=clock,
-            ),
-            tasks,
-            deadlines,
-        )
-        yield Router(app, front, deadlines, registry, core.fleet, core.dispatcher, admin)
+        ground = await _ground(stack, settings, clock or SystemClock(), siblings)
+        service = await _service(stack, ground)
+        static = _begin(ground, service)
+        yield _router(ground, service, static)
 
 
-def _measure(registry: CollectorRegistry, core: _Core, plane: EventPlane) -> None:
+async def _ground(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, siblings: Path | None
+) -> _Ground:
+    stores = await open_stores(settings.redis, verify=False)
+    stack.push_async_callback(stores.close)
+    session = await stack.enter_async_context(_session())
+    channels = peer_channels(settings.router.peers, stores, siblings)
+    core = build_core(settings.router, clock, channels)
+    plane = await stack.enter_async_context(EventPlane(core.index, clock))
+    return _Ground(
+        settings=settings,
+        clock=clock,
+        stores=stores,
+        session=session,
+        tasks=await stack.enter_async_context(Tasks("router")),
+        registry=CollectorRegistry(),
+        deadlines=Deadlines(clock),
+        core=core,
+        plane=plane,
+        tenants=Tenants(),
+    )
+
+
+async def _service(stack: AsyncExitStack, ground: _Ground) -> Service:
+    """What serves requests, and all that listens to the fleet."""
+    core, clock, settings = ground.core, ground.clock, ground.settings.router
+    dispatcher, fleet = core.dispatcher, core.fleet
+    renderings = Renderings(settings, ground.tasks, dispatcher.faults, clock)
+    stack.callback(renderings.close)
+    verifier = Verifier(
+        dispatcher.trust, core.index, ground.plane, dispatcher.faults, clock, settings.trust
+    )
+    for listener in (dispatcher, ground.plane, verifier, renderings):
+        fleet.listen(listener)
+    products = _products(ground)
+    upstream = Upstream(settings.relay, ground.deadlines)
+    stack.callback(upstream.close)
+    return Service(
+        fleet=fleet,
+        dispatcher=dispatcher,
+        gate=core.gate,
+        delivery=Delivery(upstream, dispatcher, settings.relay, ground.deadlines),
+        renderings=renderings,
+        metrics=RouterMetrics(
+            ground.registry, lambda model: fleet.knows_model(model) or products.knows(model)
+        ),
+        signals=SignalReporter(ground.stores.signals, fleet, dispatcher, core.gate, clock),
+        products=products,
+        media=await stack.enter_async_context(MediaFetcher(settings.media)),
+        decisions=DecisionRing(settings.decisions, ground.tenants.ended),
+        notes=core.notes,
+        verifier=verifier,
+        settings=settings,
+        clock=clock,
+    )
+
+
+def _begin(ground: _Ground, service: Service) -> StaticDiscovery:
+    """Starts all background work."""
+    core, tasks, settings = ground.core, ground.tasks, ground.settings.router
+    _measure(ground.registry, core, ground.plane)
+    _begin_core(core, service.verifier, ground.registry, tasks)
+    _begin_trust(ground, service.verifier)
+    tasks.start("warmer", _warmer(ground))
+    tasks.start("deadlines", ground.deadlines.run(service.metrics.loop_late))
+    if ground.stores.shared:
+        tasks.start("signals", service.signals.run(settings.signal_interval_s))
+        tasks.start("registry", _registry_discovery(ground).run())
+    return _watch_static(ground)
+
+
+def _router(ground: _Ground, service: Service, static: StaticDiscovery) -> Router:
+    """What clients and administrators reach."""
+    core, tasks, clock = ground.core, ground.tasks, ground.clock
+    settings, deadlines = ground.settings.router, ground.deadlines
+    ring = _key_ring(settings, tasks, clock)
+    storing, keys = _storing(ground, service), KeyCheck(ring)
+    app = _app(
+        build_inventory(core.fleet, service.products, keys),
+        (build_stored_routes(storing), _batches(ground)),
+        keys,
+    )
+    serving = Serving(storing, ring, tasks, deadlines, clock, settings.relay.body_bytes_max)
+    parts = Parts(
+        service=service,
+        fleet=core.fleet,
+        dispatcher=core.dispatcher,
+        gate=core.gate,
+        decisions=service.decisions,
+        static=static,
+        desired=ground.stores.desired,
+        shares_registry=ground.stores.shared,
+        keys=ring,
+        tenants=ground.tenants,
+        audit=AuditLog(clock),
+        clock=clock,
+    )
+    front = api_front(serving, app, settings.http)
+    admin = _admin(settings, parts, tasks, deadlines)
+    return Router(app, front, deadlines, ground.registry, core.fleet, core.dispatcher, admin)
+
+
+def _measure(registry: CollectorRegistry, core: Core, plane: EventPlane) -> None:
     """Shows what the core knows to whoever scrapes."""
     book, shadows = core.dispatcher.book, core.dispatcher.shadows
     LiveMetrics(registry, live_metrics(core.fleet, core.gate, book, core.index, plane))
     LiveMetrics(registry, shadow_metrics(shadows))
 
 
-def _begin_core(core: _Core, verifier: Verifier, registry: CollectorRegistry, tasks: Tasks) -> None:
+def _begin_core(core: Core, verifier: Verifier, registry: CollectorRegistry, tasks: Tasks) -> None:
     """Ticks, and shares the load with other routers if there may be some."""
     dispatcher, news = core.dispatcher, core.dispatcher.news
     tasks.start("tick", _tick(core, verifier, dispatcher.clock))
@@ -258,6 +237,17 @@ def _begin_core(core: _Core, verifier: Verifier, registry: CollectorRegistry, ta
         exchange = PeerExchange(core.channels, news, dispatcher.peers, hearers, settings, clock)
         LiveMetrics(registry, peer_metrics(exchange, news, dispatcher.peers))
         tasks.start("peers", exchange.run())
+
+
+def _begin_trust(ground: _Ground, verifier: Verifier) -> None:
+    """Shows how far engines' events are believed, and tries them where that is wanted."""
+    settings, clock = ground.settings.router, ground.clock
+    rng = Random(settings.scheduling.seed)
+    prober = TrustProber(ground.core.fleet, verifier, ground.session, clock, rng, settings.trust)
+    if settings.trust.probe:
+        ground.tasks.start("trust", prober.run())
+    faults = ground.core.dispatcher.faults
+    LiveMetrics(ground.registry, trust_metrics(verifier.book, prober, faults))
 
 
 def _admin(
@@ -271,33 +261,27 @@ def _admin(
     return app_front(app, settings.http, tasks, deadlines)
 
 
-def _warmer(
-    settings: RouterSettings,
-    core: _Core,
-    stores: Stores,
-    registry: CollectorRegistry,
-    session: aiohttp.ClientSession,
-) -> Coroutine[Any, Any, None]:
+def _warmer(ground: _Ground) -> Coroutine[Any, Any, None]:
+    core = ground.core
     return Warmer(
         fleet=core.fleet,
         notes=core.notes,
         dispatcher=core.dispatcher,
         gate=core.gate,
-        metrics=WarmupMetrics(registry),
-        session=session,
-        lease=stores.lease,
-        settings=settings.warmup,
-        clock=core.dispatcher.clock,
+        metrics=WarmupMetrics(ground.registry),
+        session=ground.session,
+        lease=ground.stores.lease,
+        settings=ground.settings.router.warmup,
+        clock=ground.clock,
     ).run()
 
 
-def _products(
-    settings: RouterSettings, registry: CollectorRegistry, tasks: Tasks, clock: Clock
-) -> Products:
+def _products(ground: _Ground) -> Products:
     """What stands behind models' names, followed; raises `SettingsError`."""
-    source, metrics = CatalogSource(settings.catalog_file), CatalogMetrics(registry)
+    source = CatalogSource(ground.settings.router.catalog_file)
+    metrics = CatalogMetrics(ground.registry)
     source.open()
-    tasks.start("catalog", source.follow(clock, metrics.looked))
+    ground.tasks.start("catalog", source.follow(ground.clock, metrics.looked))
     return Products(source, metrics)
 
 
@@ -312,16 +296,18 @@ def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
     return ring
 
 
-def _storing(
-    service: Service, stores: Stores, settings: RouterSettings, tasks: Tasks, clock: Clock
-) -> StoringService:
+def _storing(ground: _Ground, service: Service) -> StoringService:
     """Keeps responses where a restart finds them again; nowhere else."""
-    kept = stores.responses if stores.shared else None
-    return StoringService(service, kept, settings.responses, tasks, clock)
+    kept = ground.stores.responses if ground.stores.shared else None
+    settings = ground.settings.router.responses
+    return StoringService(service, kept, settings, ground.tasks, ground.clock)
 
 
-def _batches(settings: Settings, stores: Stores, clock: Clock) -> APIRouter:
-    return build_batch_router(stores, settings.batch, batch_directory(settings), clock)
+def _batches(ground: _Ground) -> APIRouter:
+    settings = ground.settings
+    return build_batch_router(
+        ground.stores, settings.batch, batch_directory(settings), ground.clock
+    )
 
 
 def _app(inventory: APIRouter, keyed: Sequence[APIRouter], keys: KeyCheck) -> FastAPI:
@@ -340,36 +326,30 @@ def _app(inventory: APIRouter, keyed: Sequence[APIRouter], keys: KeyCheck) -> Fa
     return app
 
 
-def _watch_static(
-    settings: RouterSettings,
-    fleet: Fleet,
-    session: aiohttp.ClientSession,
-    tasks: Tasks,
-    clock: Clock,
-) -> StaticDiscovery:
+def _watch_static(ground: _Ground) -> StaticDiscovery:
     """Looks for the workers that are given by hand, and after all workers' health."""
+    fleet, session, clock = ground.core.fleet, ground.session, ground.clock
+    settings = ground.settings.router
     discovery = settings.discovery
     workers, timeout_s = parse_static_workers(settings.workers), discovery.probe_timeout_s
     static = StaticDiscovery(workers, fleet, session, clock, timeout_s)
-    tasks.start("static-workers", static.run())
-    tasks.start("prober", Prober(fleet, session, clock, discovery, static.recheck).run())
+    ground.tasks.start("static-workers", static.run())
+    ground.tasks.start("prober", Prober(fleet, session, clock, discovery, static.recheck).run())
     return static
 
 
-def _registry_discovery(
-    settings: Settings, stores: Stores, fleet: Fleet, clock: Clock
-) -> RegistryDiscovery:
+def _registry_discovery(ground: _Ground) -> RegistryDiscovery:
     return RegistryDiscovery(
-        fleet,
-        stores.registry,
-        stores.desired,
-        clock,
-        poll_s=settings.router.discovery.registry_poll_s,
-        lease_ttl_s=settings.worker.lease_ttl_s,
+        ground.core.fleet,
+        ground.stores.registry,
+        ground.stores.desired,
+        ground.clock,
+        poll_s=ground.settings.router.discovery.registry_poll_s,
+        lease_ttl_s=ground.settings.worker.lease_ttl_s,
     )
 
 
-async def _tick(core: _Core, verifier: Verifier, clock: Clock) -> None:
+async def _tick(core: Core, verifier: Verifier, clock: Clock) -> None:
     """What must happen also when no request comes or goes."""
     while True:
         await clock.sleep(_TICK_S)
