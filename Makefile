@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu bench-compare bench-spread clean
+.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu bench-compare bench-overhead bench-spread clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,6 +60,9 @@ bench-prefix: setup ## Measure a second turn on the right and on a wrong worker 
 
 bench-compare: setup ## Compare Rhizome with other routers on simulated workers (15 minutes)
 	@$(BIN)/python -m loadtest.comparison $(ARGS)
+
+bench-overhead: setup ## CPU per request and token beside other routers (ten minutes; --help for more)
+	@$(BIN)/python -m loadtest.overhead $(ARGS)
 
 bench-spread: setup ## How load and hot prefixes spread over simulated workers (two minutes of CPU)
 	@$(BIN)/python -m loadtest.spread $(ARGS)
