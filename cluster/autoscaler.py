@@ -14,7 +14,7 @@ from cluster.scaling.demand import sum_signals
 from cluster.scaling.types import Decision, Demand, Observation, Reason, ScalingState
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord, WorkerState
-from rhizome.settings.tree import ScalingSettings
+from rhizome.settings.cluster import ScalingSettings
 from rhizome.stores.signals import ModelSignal
 
 

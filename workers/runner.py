@@ -21,7 +21,7 @@ from rhizome.errors import EngineFailed, StartError, StoreUnavailable
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from rhizome.ids import new_id
-from rhizome.settings.tree import WorkerSettings
+from rhizome.settings.cluster import WorkerSettings
 from rhizome.stores.registry import Registry
 from rhizome.tasks import Tasks
 from workers.engine.base import Engine, EngineFacts

@@ -21,7 +21,7 @@ from dataclasses import replace
 from math import ceil, floor
 
 from cluster.scaling.types import Decision, Demand, Observation, Reason, ScalingState
-from rhizome.settings.tree import ScalingSettings
+from rhizome.settings.cluster import ScalingSettings
 
 
 def decide(

@@ -23,7 +23,7 @@ import msgspec
 from rhizome.clock import Clock
 from rhizome.errors import UnknownObject
 from rhizome.ids import new_id
-from rhizome.settings.tree import BatchSettings
+from rhizome.settings.cluster import BatchSettings
 from rhizome.stores.lease import Lease
 from rhizome.stores.lines import Line, LineQueue, LineResult
 from router.batch.catalog import Catalog, OpenBatch

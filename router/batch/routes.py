@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse
 
 from rhizome.clock import Clock
 from rhizome.errors import MalformedBody, StoreUnavailable
-from rhizome.settings.tree import BatchSettings
+from rhizome.settings.cluster import BatchSettings
 from rhizome.stores.open import Stores
 from router.batch.batches import Batches, NewBatch
 from router.batch.catalog import Catalog

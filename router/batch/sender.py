@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from rhizome.clock import Clock
-from rhizome.settings.tree import BatchSettings
+from rhizome.settings.cluster import BatchSettings
 from rhizome.stores.lines import Line, LineResult
 from router.batch.outputs import answered, not_answered
 

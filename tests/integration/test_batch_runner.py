@@ -18,7 +18,8 @@ import yaml
 from aiohttp import web
 
 from rhizome.errors import StoreUnavailable
-from rhizome.settings.tree import BatchSettings, RedisSettings
+from rhizome.settings.cluster import BatchSettings
+from rhizome.settings.tree import RedisSettings
 from rhizome.stores.open import open_stores
 from rhizome.stores.valkey import EmbeddedValkey
 from tests.support.batches import BatchBench, FakeEndpoint, HastyClock, chat_line, jsonl, serving

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord, WorkerState
+from rhizome.settings.cluster import WorkerSettings
 from rhizome.settings.load import environment_copy
-from rhizome.settings.tree import WorkerSettings
 from tests.support.packaged_models import all_minilm
 from tests.support.serving import Api, running_api
 from workers.addresses import listen_on

@@ -18,8 +18,8 @@ import pytest_asyncio
 
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord, WorkerState
+from rhizome.settings.cluster import WorkerSettings
 from rhizome.settings.load import environment_copy
-from rhizome.settings.tree import WorkerSettings
 from tests.support.serving import running_api, settings_with
 from tests.support.valkey import settings_for
 from tests.support.waiting import eventually

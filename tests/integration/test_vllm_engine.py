@@ -23,8 +23,8 @@ import zmq
 from rhizome.errors import EngineFailed, ModelUnusable
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import EventSource
+from rhizome.settings.cluster import WorkerSettings
 from rhizome.settings.load import environment_copy
-from rhizome.settings.tree import WorkerSettings
 from rhizome.wire.kv_events import BlockStored, decode_batch
 from tests.support.processes import living, named
 from tests.support.waiting import eventually

@@ -11,7 +11,7 @@ from cluster.scaling.decide import decide
 from cluster.scaling.removals import Removable, choose_removals
 from cluster.scaling.types import Demand, Observation, ScalingState
 from rhizome.fleet.records import WorkerState
-from rhizome.settings.tree import ScalingSettings
+from rhizome.settings.cluster import ScalingSettings
 
 COOL_DOWN_S = 30.0
 SETTINGS = ScalingSettings(up_after_s=3, down_after_s=COOL_DOWN_S, step_max=3)

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from rhizome.clock import Clock, SystemClock
-from rhizome.settings.tree import BatchSettings
+from rhizome.settings.cluster import BatchSettings
 from rhizome.stores.open import Stores
 from rhizome.tasks import Tasks
 from router.batch.catalog import Catalog

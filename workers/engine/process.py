@@ -25,7 +25,7 @@ import zmq
 
 from rhizome.errors import EngineFailed
 from rhizome.fleet.models import ModelSpec
-from rhizome.settings.tree import WorkerSettings
+from rhizome.settings.cluster import WorkerSettings
 from workers.addresses import http_url, reachable_host
 from workers.demo_models import ensure_model
 from workers.engine.arguments import engine_arguments, engine_environment, publishes_events

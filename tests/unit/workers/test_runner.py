@@ -10,7 +10,7 @@ from rhizome.clock import SystemClock
 from rhizome.errors import EngineFailed, ModelUnusable, StartError, StoreUnavailable
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
-from rhizome.settings.tree import WorkerSettings
+from rhizome.settings.cluster import WorkerSettings
 from rhizome.stores.memory.registry import MemoryRegistry
 from tests.support.waiting import eventually
 from workers.engine.base import EngineFacts, Say

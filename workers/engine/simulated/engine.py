@@ -15,7 +15,7 @@ from rhizome.clock import Clock
 from rhizome.errors import ModelUnusable
 from rhizome.fleet.models import ModelSpec
 from rhizome.render.files import model_directory
-from rhizome.settings.tree import WorkerSettings
+from rhizome.settings.cluster import WorkerSettings
 from workers.addresses import http_url, reachable_host
 from workers.demo_models import ensure_model
 from workers.engine.base import EngineFacts, Say

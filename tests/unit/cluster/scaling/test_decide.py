@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.scaling.decide import decide
 from cluster.scaling.types import Decision, Demand, Observation, Reason, ScalingState
-from rhizome.settings.tree import ScalingSettings
+from rhizome.settings.cluster import ScalingSettings
 
 SETTINGS = ScalingSettings(
     ttft_target_ms=1000, queue_wait_target_ms=100, up_after_s=3, down_after_s=60, step_max=2

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rhizome.settings.tree import BatchSettings, RedisSettings
+from rhizome.settings.cluster import BatchSettings
+from rhizome.settings.tree import RedisSettings
 from rhizome.stores.open import open_stores
 from tests.support.batches import BatchBench, HastyClock
 

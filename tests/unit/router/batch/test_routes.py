@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 from rhizome.clock import SystemClock
 from rhizome.errors import StoreUnavailable
-from rhizome.settings.tree import BatchSettings, RedisSettings
+from rhizome.settings.cluster import BatchSettings
+from rhizome.settings.tree import RedisSettings
 from rhizome.stores.open import open_stores
 from router.batch.catalog import Catalog
 from router.batch.records import BatchStatus

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from rhizome.clock import ManualClock
-from rhizome.settings.tree import BatchSettings
+from rhizome.settings.cluster import BatchSettings
 from rhizome.stores.lines import Line, LineResult
 from router.batch.sender import LineSender
 from tests.support.batches import FakeEndpoint, chat_line, serving

@@ -8,7 +8,8 @@ import httpx
 from rhizome.clock import SystemClock
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerState
-from rhizome.settings.tree import Settings, WorkerSettings
+from rhizome.settings.cluster import WorkerSettings
+from rhizome.settings.tree import Settings
 from rhizome.stores.memory.registry import MemoryRegistry
 from tests.support.engine_contract.engines import write_tokenizer
 from tests.support.waiting import eventually
