@@ -112,7 +112,7 @@ async def test_settings_that_are_not_valid_change_nothing(
     router: RunningRouter, tmp_path: Path
 ) -> None:
     before = _children(router)
-    (tmp_path / "settings.yaml").write_text("router: {port: [1, 2]}")
+    (tmp_path / "settings.yaml").write_text("router: {no_such_setting: 1}")
     router.process.send_signal(signal.SIGHUP)
     await eventually(
         lambda: "the settings stay as they were" in router.log.read_text(), within_s=30

@@ -22,7 +22,7 @@ def _order(**changes: object) -> Order:
         "siblings": "/tmp/x",  # noqa: S108 - a name
         "settle_s": 1.5,
     }
-    return Order(**{**fields, **changes})  # type: ignore[arg-type]
+    return Order(**{**fields, **changes})  # type: ignore[arg-type]  # by name
 
 
 def test_settings_with_their_secrets_survive_the_pipe() -> None:
