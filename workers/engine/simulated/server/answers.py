@@ -15,6 +15,7 @@ import msgspec
 
 from workers.engine.simulated.server.bodies import ChatBody, GenerationBody
 from workers.engine.simulated.server.http import Exchange
+from workers.engine.simulated.server.likelihoods import chat_logprobs, completion_logprobs
 from workers.engine.simulated.server.rank import Choice
 
 FINGERPRINT = "vllm-0.32.0-51d051d0"
@@ -53,6 +54,14 @@ class Question:
     block_size: int
     limit: int
     """The most output tokens of a choice."""
+
+    def logprobs(self, choice: Choice, first: int, end: int) -> dict[str, Any] | None:
+        """Of output tokens `first` to `end`, where they were asked for."""
+        count = self.body.logprobs_asked
+        if count is None:
+            return None
+        show = chat_logprobs if isinstance(self.body, ChatBody) else completion_logprobs
+        return show(choice.script, first, end, count)
 
     @property
     def prompt_lengths(self) -> list[int]:
@@ -153,7 +162,7 @@ class _Whole:
                 {
                     "index": index,
                     "text": quoted(text),
-                    "logprobs": None,
+                    "logprobs": question.logprobs(choice, 0, script.length),
                     "finish_reason": script.finish_reason,
                     "stop_reason": script.stop_reason,
                     "token_ids": self._ids(choice),
@@ -187,7 +196,7 @@ class _Whole:
                     "function_call": None,
                     "reasoning": None,
                 },
-                "logprobs": None,
+                "logprobs": question.logprobs(choice, 0, choice.script.length),
                 "finish_reason": choice.script.finish_reason,
                 "stop_reason": choice.script.stop_reason,
                 "token_ids": self._ids(choice),
@@ -220,7 +229,8 @@ class _Stream:
         self._started = False
         self._cached_tokens = 0
         body = question.body
-        self._plain = not (body.return_token_ids or body.usage_in_each or body.echo)
+        extras = (body.return_token_ids, body.usage_in_each, body.echo)
+        self._plain = body.logprobs_asked is None and not any(extras)
         """Whether all chunks but the first and the last of a choice are alike."""
         head = _encode(question.heading.fields(self.kind))[:-1]
         self._heads = [b"data: " + head + self._before(one) for one in question.choices]
@@ -308,7 +318,7 @@ class _CompletionStream(_Stream):
         ended = end == script.length
         shows_prompt = not first and (body.return_token_ids or body.echo)
         rest = {
-            "logprobs": None,
+            "logprobs": question.logprobs(choice, first, end),
             "finish_reason": script.finish_reason if ended else None,
             "stop_reason": script.stop_reason if ended else None,
             "prompt_token_ids": script.tokens[: script.prompt_len] if shows_prompt else None,
@@ -348,7 +358,8 @@ class _ChatStream(_Stream):
 
     def _full(self, choice: Choice, first: int, end: int) -> bytes:
         script, body = choice.script, self._question.body
-        rest: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+        logprobs = self._question.logprobs(choice, first, end)
+        rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": None}
         if end == script.length:
             rest |= {"finish_reason": script.finish_reason, "stop_reason": script.stop_reason}
         rest["token_ids"] = script.output(first, end) if body.return_token_ids else None

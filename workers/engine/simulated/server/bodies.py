@@ -1,7 +1,8 @@
 """Request bodies as vLLM 0.32 reads them: the same fields, defaults, refusals, and their order.
 
 Fields that change nothing here (penalties, `user`, what is unknown) are accepted and ignored;
-those that would need a model (log probabilities, constrained output, media) are refused in words.
+those that would need a model (a prompt's log probabilities, constrained output, media) are refused
+in words.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ from workers.engine.simulated.server.refusals import (
     contradiction,
     malformed,
     malformed_fields,
-    out_of_range,
 )
 
 _INT64_MAX = 2**63 - 1
 _STOP_STRINGS_MAX = 1024
 _PROMPTS_MAX = 1024
-_SEQUENCES_MAX = 16_384
 _decoder = msgspec.json.Decoder()
 
 TokenId = Annotated[int, Field(ge=0)]
@@ -86,6 +85,11 @@ class GenerationBody(_Body):
         return self.max_tokens
 
     @property
+    def logprobs_asked(self) -> int | None:
+        """How many candidates are shown for each token; None for no log probabilities at all."""
+        return None
+
+    @property
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
@@ -113,6 +117,10 @@ class CompletionBody(GenerationBody):
     logprobs: int | None = None
 
     @property
+    def logprobs_asked(self) -> int | None:
+        return self.logprobs
+
+    @property
     def prompts(self) -> list[str | list[int]]:
         """One or several; each a text or token ids."""
         prompt: Any = self.prompt
@@ -138,6 +146,10 @@ class ChatBody(GenerationBody):
     @property
     def output_limit(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def logprobs_asked(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class TokenizeBody(_Body):
@@ -183,7 +195,7 @@ def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
         raise contradiction(f"At most {_PROMPTS_MAX} prompts fit into one request.", "prompt")
     if not body.prompts:
         raise Refusal("You must pass at least one prompt")
-    _refuse_what_needs_a_model(body, body.logprobs is not None)
+    _refuse_what_needs_a_model(body, body.logprobs is not None and bool(body.echo))
     return body, fields
 
 
@@ -191,13 +203,16 @@ def read_chat(raw: bytes) -> tuple[ChatBody, dict[str, Any]]:
     fields = read_object(raw)
     _check_before(fields)
     _check_tools(fields)
+    if fields.get("top_logprobs") and not fields.get("logprobs"):
+        words = "when using `top_logprobs`, `logprobs` must be set to true."
+        raise contradiction(words, "top_logprobs")
     if fields.get("continue_final_message") and fields.get("add_generation_prompt"):
         raise Refusal(
             "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
         )
     body = validated(ChatBody, fields)
     check_messages(body.messages)
-    _refuse_what_needs_a_model(body, bool(body.logprobs))
+    _refuse_what_needs_a_model(body)
     if body.tools:
         _check_named_tool(body.tools, body.tool_choice)
         check_tool_choice(body.tool_choice)
@@ -230,57 +245,6 @@ def read_object(raw: bytes) -> dict[str, Any]:
         words = "Input should be a valid dictionary or object to extract fields from"
         raise malformed([_fault("model_attributes_type", ("body",), words, value)])
     return value
-
-
-def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
-    """vLLM's own checks of sampling parameters, in its order; `limit` is the output's."""
-    if body.choices < 1:
-        raise Refusal(f"n must be at least 1, got {body.choices}.")
-    if body.choices > _SEQUENCES_MAX:
-        raise Refusal(f"n must be at most {_SEQUENCES_MAX}, got {body.choices}.")
-    _check_ranges(body)
-    if limit < 1:
-        raise out_of_range(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
-    if body.min_tokens < 0:
-        raise Refusal(f"min_tokens must be greater than or equal to 0, got {body.min_tokens}.")
-    if body.min_tokens > limit:
-        raise Refusal(
-            f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
-        )
-    if "" in body.stops:
-        raise Refusal("stop cannot contain an empty string.")
-    if body.choices > 1 and body.temperature is not None and body.temperature < 1e-5:
-        raise Refusal(f"n must be 1 when using greedy sampling, got {body.choices}.")
-    allowed = body.allowed_token_ids
-    if allowed is not None and not allowed:
-        raise out_of_range("allowed_token_ids is not None and empty!", "allowed_token_ids", allowed)
-    if allowed and any(not 0 <= one < vocabulary for one in allowed):
-        words = "allowed_token_ids contains out-of-vocab token id!"
-        raise out_of_range(words, "allowed_token_ids", allowed)
-
-
-def _check_ranges(body: GenerationBody) -> None:
-    for name in ("presence_penalty", "frequency_penalty"):
-        value = getattr(body, name)
-        if value is not None and not -2.0 <= value <= 2.0:
-            raise Refusal(f"{name} must be in [-2, 2], got {value}.")
-    if body.repetition_penalty is not None and body.repetition_penalty <= 0:
-        raise Refusal(
-            f"repetition_penalty must be greater than zero, got {body.repetition_penalty}."
-        )
-    temperature, top_p = body.temperature, body.top_p
-    if temperature is not None and temperature < 0:
-        words = f"temperature must be non-negative, got {temperature}."
-        raise out_of_range(words, "temperature", temperature)
-    if temperature is not None and not temperature <= 2.0:
-        words = f"temperature must be in [0, 2], got {temperature}."
-        raise out_of_range(words, "temperature", temperature)
-    if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise out_of_range(f"top_p must be in (0, 1], got {top_p}.", "top_p", top_p)
-    if body.top_k is not None and body.top_k < -1:
-        raise Refusal(f"top_k must be 0 (disable), or at least 1, got {body.top_k}.")
-    if body.min_p is not None and not 0.0 <= body.min_p <= 1.0:
-        raise Refusal(f"min_p must be in [0, 1], got {body.min_p}.")
 
 
 def _decode_slowly(raw: bytes) -> Any:
@@ -374,9 +338,9 @@ def check_messages(messages: list[dict[str, Any]]) -> None:
             raise malformed([_fault("missing", place, "Field required", message)])
 
 
-def _refuse_what_needs_a_model(body: GenerationBody, wants_logprobs: bool) -> None:
+def _refuse_what_needs_a_model(body: GenerationBody, of_prompt: bool = False) -> None:
     asked = {
-        "logprobs": wants_logprobs,
+        "logprobs": of_prompt,
         "prompt_logprobs": body.prompt_logprobs is not None,
         "structured_outputs": body.structured_outputs is not None,
         "use_beam_search": body.use_beam_search,

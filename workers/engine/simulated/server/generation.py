@@ -28,7 +28,6 @@ from workers.engine.simulated.server.bodies import (
     ChatBody,
     CompletionBody,
     GenerationBody,
-    check_sampling,
     read_chat,
     read_completion,
 )
@@ -50,6 +49,7 @@ from workers.engine.simulated.server.responses import (
     read_response,
     unknown_response,
 )
+from workers.engine.simulated.server.sampling import check_sampling
 from workers.engine.simulated.server.script import write_script
 
 if TYPE_CHECKING:

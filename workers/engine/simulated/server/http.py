@@ -119,9 +119,10 @@ class Exchange:
             self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self, data: bytes) -> None:
-        """The last piece, and the end of the stream."""
+        """The last piece, if there is one, and the end of the stream."""
         if not self.gone:
-            self._connection.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+            piece = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            self._connection.write(piece + b"0\r\n\r\n")
             self._connection.answered(self)
 
     def cut(self) -> None:

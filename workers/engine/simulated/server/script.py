@@ -31,14 +31,14 @@ class Script:
         self.stop_reason: int | str | None = None
         self.made: list[bytes] = []
         """The text each output token makes visible, ready for a JSON string."""
-        self._words = words
+        self.words = words
         self._body = body
         self._stream: Iterator[int] = iter(())
         self._end_id: int | None = None
 
     def ensure(self, tokens: int) -> None:
         """Makes the first `tokens` tokens of prompt and output, if they are not there yet."""
-        escaped, made, known = self._words.escaped, self.made, self.tokens
+        escaped, made, known = self.words.escaped, self.made, self.tokens
         for _ in range(tokens - len(known)):
             if self._end_id is not None and len(made) == self.length - 1:
                 token, text = self._end_id, b""

@@ -53,6 +53,11 @@ class Words:
         }
         """The pieces as they stand inside a JSON string."""
 
+    def text_of(self, token: int) -> str:
+        """What a token adds to a text, as far as it can be told of a token alone."""
+        piece = self.pieces.get(token)
+        return self.library.decode([token], skip_special_tokens=False) if piece is None else piece
+
     def token_strings(self, token_ids: Sequence[int]) -> list[str | None]:
         return [self.library.id_to_token(one) for one in token_ids]
 

@@ -155,7 +155,7 @@ async def test_a_body_that_is_not_called_json_is_refused(http: httpx.AsyncClient
 @pytest.mark.parametrize(
     "fields",
     [
-        {"logprobs": 1},
+        {"logprobs": 1, "echo": True},
         {"response_format": {"type": "json_object"}},
         {"structured_outputs": {"regex": "a"}},
         {"use_beam_search": True},

@@ -1,0 +1,68 @@
+"""vLLM's own checks of sampling parameters, which come after a body is well-formed."""
+
+from __future__ import annotations
+
+from workers.engine.simulated.server.bodies import GenerationBody
+from workers.engine.simulated.server.refusals import Refusal, out_of_range
+
+_SEQUENCES_MAX = 16_384
+_LOGPROBS_MAX = 20
+
+
+def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
+    """vLLM's own checks of sampling parameters, in its order; `limit` is the output's."""
+    if body.choices < 1:
+        raise Refusal(f"n must be at least 1, got {body.choices}.")
+    if body.choices > _SEQUENCES_MAX:
+        raise Refusal(f"n must be at most {_SEQUENCES_MAX}, got {body.choices}.")
+    _check_ranges(body)
+    if limit < 1:
+        raise out_of_range(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
+    if body.min_tokens < 0:
+        raise Refusal(f"min_tokens must be greater than or equal to 0, got {body.min_tokens}.")
+    if body.min_tokens > limit:
+        raise Refusal(
+            f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
+        )
+    _check_logprobs(body)
+    if "" in body.stops:
+        raise Refusal("stop cannot contain an empty string.")
+    if body.choices > 1 and body.temperature is not None and body.temperature < 1e-5:
+        raise Refusal(f"n must be 1 when using greedy sampling, got {body.choices}.")
+    allowed = body.allowed_token_ids
+    if allowed is not None and not allowed:
+        raise out_of_range("allowed_token_ids is not None and empty!", "allowed_token_ids", allowed)
+    if allowed and any(not 0 <= one < vocabulary for one in allowed):
+        words = "allowed_token_ids contains out-of-vocab token id!"
+        raise out_of_range(words, "allowed_token_ids", allowed)
+
+
+def _check_ranges(body: GenerationBody) -> None:
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = getattr(body, name)
+        if value is not None and not -2.0 <= value <= 2.0:
+            raise Refusal(f"{name} must be in [-2, 2], got {value}.")
+    if body.repetition_penalty is not None and body.repetition_penalty <= 0:
+        raise Refusal(
+            f"repetition_penalty must be greater than zero, got {body.repetition_penalty}."
+        )
+    temperature, top_p = body.temperature, body.top_p
+    if temperature is not None and temperature < 0:
+        words = f"temperature must be non-negative, got {temperature}."
+        raise out_of_range(words, "temperature", temperature)
+    if temperature is not None and not temperature <= 2.0:
+        words = f"temperature must be in [0, 2], got {temperature}."
+        raise out_of_range(words, "temperature", temperature)
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise out_of_range(f"top_p must be in (0, 1], got {top_p}.", "top_p", top_p)
+    if body.top_k is not None and body.top_k < -1:
+        raise Refusal(f"top_k must be 0 (disable), or at least 1, got {body.top_k}.")
+    if body.min_p is not None and not 0.0 <= body.min_p <= 1.0:
+        raise Refusal(f"min_p must be in [0, 1], got {body.min_p}.")
+
+
+def _check_logprobs(body: GenerationBody) -> None:
+    shown = body.logprobs_asked
+    if shown is not None and shown > _LOGPROBS_MAX:
+        words = f"Requested sample logprobs of {shown}, which is greater than max allowed:"
+        raise out_of_range(f"{words} {_LOGPROBS_MAX}", "logprobs", shown)
