@@ -19,11 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from rhizome import __version__
 from rhizome.clock import Clock, SystemClock
-from rhizome.settings.tree import RouterSettings, Settings
+from rhizome.settings.tree import Settings
 from rhizome.stores.open import Stores, open_stores
 from rhizome.tasks import Tasks
-from router.admin.access import admin_keys
-from router.admin.app import build_admin
+from router.admin.app import admin_front
 from router.admin.audit import AuditLog
 from router.admin.parts import Parts
 from router.admin.tenants import Tenants
@@ -44,12 +43,12 @@ from router.events.plane import EventPlane
 from router.fleet import Fleet
 from router.http.border import install_border
 from router.http.documentation import build_documentation
-from router.http.front import api_front, app_front
+from router.http.front import api_front
 from router.http.generation import Serving
 from router.http.inventory import build_inventory
 from router.http.reading import KeyCheck
 from router.http.server.connection import Shared
-from router.keys import KeyRing, configured_keys, read_key_file
+from router.keys import open_ring
 from router.live_metrics import live_metrics, shadow_metrics
 from router.media.fetching import MediaFetcher
 from router.metrics import LiveMetrics, RouterMetrics
@@ -193,7 +192,7 @@ def _router(ground: _Ground, service: Service, static: StaticDiscovery) -> Route
     """What clients and administrators reach."""
     core, tasks, clock = ground.core, ground.tasks, ground.clock
     settings, deadlines = ground.settings.router, ground.deadlines
-    ring = _key_ring(settings, tasks, clock)
+    ring = open_ring(settings, tasks, clock)
     storing, keys = _storing(ground, service), KeyCheck(ring)
     app = _app(
         build_inventory(core.fleet, service.products, keys),
@@ -201,22 +200,17 @@ def _router(ground: _Ground, service: Service, static: StaticDiscovery) -> Route
         keys,
     )
     serving = Serving(storing, ring, tasks, deadlines, clock, settings.relay.body_bytes_max)
-    parts = Parts(
+    steered = Parts(
         service=service,
-        fleet=core.fleet,
-        dispatcher=core.dispatcher,
-        gate=core.gate,
-        decisions=service.decisions,
         static=static,
         desired=ground.stores.desired,
         shares_registry=ground.stores.shared,
         keys=ring,
         tenants=ground.tenants,
         audit=AuditLog(clock),
-        clock=clock,
     )
     front = api_front(serving, app, settings.http)
-    admin = _admin(settings, parts, tasks, deadlines)
+    admin = admin_front(settings, steered, tasks, deadlines)
     return Router(app, front, deadlines, ground.registry, core.fleet, core.dispatcher, admin)
 
 
@@ -250,17 +244,6 @@ def _begin_trust(ground: _Ground, verifier: Verifier) -> None:
     LiveMetrics(ground.registry, trust_metrics(verifier.book, prober, faults))
 
 
-def _admin(
-    settings: RouterSettings, parts: Parts, tasks: Tasks, deadlines: Deadlines
-) -> Shared | None:
-    """The admin API, unless it has neither keys nor leave to be open."""
-    ring = admin_keys(settings.admin)
-    if ring is None:
-        return None
-    app = build_admin(parts, ring, settings.relay.body_bytes_max)
-    return app_front(app, settings.http, tasks, deadlines)
-
-
 def _warmer(ground: _Ground) -> Coroutine[Any, Any, None]:
     core = ground.core
     return Warmer(
@@ -283,17 +266,6 @@ def _products(ground: _Ground) -> Products:
     source.open()
     ground.tasks.start("catalog", source.follow(ground.clock, metrics.looked))
     return Products(source, metrics)
-
-
-def _key_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
-    """Clients' keys, followed where they are in a file; open where none are configured."""
-    hashes = configured_keys(settings.api_keys, settings.keys)
-    if settings.keys_file is None:
-        return KeyRing(hashes, is_open=not hashes)
-    file, everything = read_key_file(settings.keys_file, hashes)
-    ring = KeyRing(everything)
-    tasks.start("keys", file.follow(ring, hashes, clock))
-    return ring
 
 
 def _storing(ground: _Ground, service: Service) -> StoringService:

@@ -9,7 +9,7 @@ from rhizome.clock import Clock
 from rhizome.ids import new_id
 from rhizome.settings.tree import RouterSettings, SchedulingSettings
 from rhizome.stores.broadcast import Broadcast
-from router.decisions.shadows import Shadows
+from router.decisions.shadows import build_shadows
 from router.dispatch import Dispatcher
 from router.fleet import Fleet
 from router.gate import Gate
@@ -55,7 +55,7 @@ def build_core(settings: RouterSettings, clock: Clock, channels: list[Broadcast]
         clock=clock,
         rng=Random(scheduling.seed),
         router_id=router_id,
-        shadows=_shadows(scheduling),
+        shadows=build_shadows(scheduling),
         peers=peers,
         news=OwnNews(router_id, book) if channels else None,
     )
@@ -64,8 +64,3 @@ def build_core(settings: RouterSettings, clock: Clock, channels: list[Broadcast]
     return Core(fleet, index, dispatcher, gate, notes, channels)
 
 
-def _shadows(settings: SchedulingSettings) -> Shadows | None:
-    if not settings.shadows:
-        return None
-    policies = [build_policy(name) for name in dict.fromkeys(settings.shadows)]
-    return Shadows(policies, settings.shadow_share, Random(settings.seed))

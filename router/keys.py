@@ -22,6 +22,8 @@ from pydantic import SecretStr
 
 from rhizome.clock import Clock
 from rhizome.errors import AuthenticationFailed, SettingsError
+from rhizome.settings.tree import RouterSettings
+from rhizome.tasks import Tasks
 
 _log = logging.getLogger(__name__)
 
@@ -223,6 +225,20 @@ def read_key_file(path: Path, others: Hashes) -> tuple[KeyFile, dict[str, tuple[
         return file, joined(file.read(), others)
     except UnusableKeys as error:
         raise SettingsError(f"the file of keys: {error}", advice=_ADVICE) from error
+
+
+def open_ring(settings: RouterSettings, tasks: Tasks, clock: Clock) -> KeyRing:
+    """Clients' keys, followed where they are in a file; open where none are configured.
+
+    Raises `SettingsError`.
+    """
+    hashes = configured_keys(settings.api_keys, settings.keys)
+    if settings.keys_file is None:
+        return KeyRing(hashes, is_open=not hashes)
+    file, everything = read_key_file(settings.keys_file, hashes)
+    ring = KeyRing(everything)
+    tasks.start("keys", file.follow(ring, hashes, clock))
+    return ring
 
 
 def _digests(words: Iterable[str], where: str) -> tuple[bytes, ...]:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from rhizome import __version__
-from router.admin.access import Guard
+from rhizome.settings.tree import RouterSettings
+from rhizome.tasks import Tasks
+from router.admin.access import Guard, admin_keys
 from router.admin.decisions import build_decisions
 from router.admin.operations import build_operations
 from router.admin.parts import Parts
 from router.admin.workers import build_models, build_workers
 from router.http.border import install_border
-from router.keys import KeyRing
+from router.http.front import app_front
+from router.http.server.connection import Shared
+from router.relay.deadlines import Deadlines
 
 
-def build_admin(parts: Parts, ring: KeyRing, body_bytes_max: int) -> ASGIApp:
-    """The app; `ring` holds the admin keys, which are not the clients'."""
-    return Guard(admin_api(parts), ring, parts.audit, body_bytes_max)
+def admin_front(
+    settings: RouterSettings, parts: Parts, tasks: Tasks, deadlines: Deadlines
+) -> Shared | None:
+    """What connections to the admin API are served with; None where it is off.
+
+    Raises `SettingsError` as `admin_keys` does. Its keys are not the clients'.
+    """
+    ring = admin_keys(settings.admin)
+    if ring is None:
+        return None
+    guarded = Guard(admin_api(parts), ring, parts.audit, settings.relay.body_bytes_max)
+    return app_front(guarded, settings.http, tasks, deadlines)
 
 
 def admin_api(parts: Parts) -> FastAPI:

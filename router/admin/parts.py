@@ -22,10 +22,6 @@ class Parts:
     """The router's parts."""
 
     service: Service
-    fleet: Fleet
-    dispatcher: Dispatcher
-    gate: Gate
-    decisions: DecisionRing
     static: StaticDiscovery
     desired: DesiredState
     shares_registry: bool
@@ -34,8 +30,27 @@ class Parts:
     """The clients' keys."""
     tenants: Tenants
     audit: AuditLog
-    clock: Clock
 
     @property
     def router_id(self) -> str:
-        return self.dispatcher.router_id
+        return self.service.dispatcher.router_id
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.service.fleet
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        return self.service.dispatcher
+
+    @property
+    def gate(self) -> Gate:
+        return self.service.gate
+
+    @property
+    def decisions(self) -> DecisionRing:
+        return self.service.decisions
+
+    @property
+    def clock(self) -> Clock:
+        return self.service.clock

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from rhizome.settings.tree import SchedulingSettings
+from router.scheduling.policies import build_policy
 from router.scheduling.prediction import predicted_ttft_ms
 from router.scheduling.types import Candidates, Choice, Policy, RoutingRequest
 
@@ -100,3 +102,11 @@ def _add(tally: Tally, choice: Choice, other: Choice) -> None:
         other.chosen.predicted_ttft_ms - choice.chosen.predicted_ttft_ms,
         agreed=other.worker_id == choice.worker_id,
     )
+
+
+def build_shadows(settings: SchedulingSettings) -> Shadows | None:
+    """The shadows asked for; None where there are none."""
+    if not settings.shadows:
+        return None
+    policies = [build_policy(name) for name in dict.fromkeys(settings.shadows)]
+    return Shadows(policies, settings.shadow_share, Random(settings.seed))
