@@ -7,7 +7,7 @@ from random import Random
 
 from rhizome.clock import Clock
 from rhizome.ids import new_id
-from rhizome.settings.tree import RouterSettings, SchedulingSettings
+from rhizome.settings.tree import RouterSettings
 from rhizome.stores.broadcast import Broadcast
 from router.decisions.shadows import build_shadows
 from router.dispatch import Dispatcher
@@ -62,5 +62,3 @@ def build_core(settings: RouterSettings, clock: Clock, channels: list[Broadcast]
     gate = Gate(dispatcher, settings.admission, clock)
     notes = PrefixNotes(settings.warmup, settings.prefix)
     return Core(fleet, index, dispatcher, gate, notes, channels)
-
-
