@@ -289,6 +289,17 @@ TOOLS = (
     ),
 )
 
+LOGPROBS = (
+    completion("logprobs", "Rivers are", logprobs=2),
+    completion("logprobs_none_else", "Rivers are", logprobs=0),
+    completion("logprobs_streamed", "Rivers are", logprobs=1, **USAGE),
+    completion("logprobs_too_many", "Rivers are", logprobs=100),
+    chat("chat_logprobs", logprobs=True, top_logprobs=2),
+    chat("chat_logprobs_none_else", logprobs=True),
+    chat("chat_logprobs_streamed", logprobs=True, top_logprobs=1, **USAGE),
+    chat("chat_top_logprobs_alone", top_logprobs=2),
+)
+
 A = some_ids(100, 3 * BLOCK + 5)
 """Three full blocks and a bit."""
 EXACTLY = some_ids(101, 4 * BLOCK)
@@ -337,5 +348,5 @@ CACHE = (
 
 ROWS: tuple[Row, ...] = (
     *(*PLAIN, *TOKENIZER, *REFUSED, *COMPLETIONS, *CHATS),
-    *(*RESPONSES, *MESSAGES, *TOOLS, *CACHE),
+    *(*RESPONSES, *MESSAGES, *TOOLS, *LOGPROBS, *CACHE),
 )
