@@ -11,7 +11,7 @@ import msgspec
 from rhizome.settings.tree import Settings
 from rhizome.stores.lines import ResultCounts
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 """Where lines may go."""
 COMPLETION_WINDOW = "24h"
 COMPLETION_WINDOW_S = 24 * 3600

@@ -52,7 +52,9 @@ def install_border(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
-        return error_response(_translate(request, error), path=request.url.path)
+        answer = error_response(_translate(request, error), path=request.url.path)
+        answer.headers.update(error.headers or {})  # a 405 names the methods there are
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:

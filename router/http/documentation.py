@@ -46,5 +46,5 @@ async def _served_elsewhere(request: Request) -> None:
 
 
 def _request_body(endpoint: Endpoint) -> dict[str, object]:
-    content = {"schema": {"type": "object"}, "example": dict(endpoint.example)}
+    content = {"schema": dict(endpoint.schema), "example": dict(endpoint.example)}
     return {"requestBody": {"required": True, "content": {endpoint.media_type: content}}}

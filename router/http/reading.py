@@ -1,4 +1,4 @@
-"""Reading requests: bounded bodies, keys and priorities; what a client's bytes meet first."""
+"""Reading requests to the app: bounded bodies, and keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from starlette.requests import ClientDisconnect, Request
 from rhizome.errors import (
     BodyTooLarge,
     ClientLeft,
-    InvalidRequest,
-    UnsupportedMediaType,
+    RequestTimeout,
 )
-from router.admission.classes import Priority
 from router.keys import KeyRing
 
 BODY_TIMEOUT_S = 60.0
-_TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
@@ -34,38 +31,12 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
                     raise _too_large(bytes_max)
                 parts.append(chunk)
     except TimeoutError as error:
-        raise InvalidRequest(
+        raise RequestTimeout(
             f"the request's body did not arrive within {BODY_TIMEOUT_S:.0f} s"
         ) from error
     except ClientDisconnect as error:
         raise ClientLeft("the client left while it was sending") from error
     return b"".join(parts)
-
-
-def require_media_type(request: Request, wanted: str) -> None:
-    """Raises `UnsupportedMediaType` unless the body is said to be what is wanted."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != wanted:
-        raise UnsupportedMediaType(
-            f"send the body as 'Content-Type: {wanted}', not {kind or 'without a type'!r}"
-        )
-
-
-def priority_of(request: Request) -> Priority:
-    """The class asked for in `x-rhizome-priority`; interactive without the header."""
-    asked = request.headers.get("x-rhizome-priority", Priority.INTERACTIVE.value)
-    try:
-        return Priority(asked)
-    except ValueError as error:
-        known = ", ".join(priority.value for priority in Priority)
-        raise InvalidRequest(
-            f"x-rhizome-priority must be one of {known}", param="x-rhizome-priority"
-        ) from error
-
-
-def trace_headers(request: Request) -> dict[str, str]:
-    """The W3C trace context to pass on."""
-    return {name: request.headers[name] for name in _TRACE_HEADERS if name in request.headers}
 
 
 class KeyCheck:

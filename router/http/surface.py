@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from router.http import schemas
 from router.http.bodies import EngineBody, read_chat, read_completion, read_tokenizer_body
 from router.http.messages import read_count, read_messages
 from router.http.pooling import read_embedding, read_pooling, read_rerank, read_score
 from router.http.responses import read_response
+from router.http.schemas import Schema
 from router.http.uploads import read_audio
 from router.relay.dialect import OPENAI, Dialect
 from router.relay.messages import ANTHROPIC
@@ -47,6 +49,8 @@ class Endpoint:
     """The section of the documentation."""
     example: Mapping[str, Any] = field(default_factory=dict)
     """A body for the documentation."""
+    schema: Schema = field(default_factory=lambda: {"type": "object"})
+    """What a body must have, for the documentation; `read` is what decides."""
     dialect: Dialect = OPENAI
     media_type: str = JSON
     """The only type of body that is taken; anything else is 415."""
@@ -64,18 +68,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/v1/chat/completions",
         read=json_reader(read_chat),
+        schema=schemas.CHAT,
         summary="OpenAI's chat completions; `stream` for server-sent events.",
         example={"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
     ),
     Endpoint(
         path="/v1/completions",
         read=json_reader(read_completion),
+        schema=schemas.COMPLETION,
         summary="OpenAI's completions; `prompt` as text or token ids.",
         example={"model": "m", "prompt": "Once upon a time", "max_tokens": 16},
     ),
     Endpoint(
         path="/v1/responses",
         read=json_reader(read_response),
+        schema=schemas.RESPONSE,
         summary="OpenAI's responses; `previous_response_id` continues a stored one.",
         example={"model": "m", "input": "Hello"},
         dialect=RESPONSES,
@@ -83,6 +90,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/v1/messages",
         read=json_reader(read_messages),
+        schema=schemas.MESSAGE,
         summary="Anthropic's messages; errors come in Anthropic's shape.",
         example={
             "model": "m",
@@ -94,6 +102,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/v1/messages/count_tokens",
         read=json_reader(read_count),
+        schema=schemas.COUNT,
         summary="How many tokens a prompt of Anthropic's messages has.",
         tag="tokenizer",
         example={"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
@@ -102,6 +111,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/v1/embeddings",
         read=json_reader(read_embedding),
+        schema=schemas.EMBEDDING,
         summary="OpenAI's embeddings; `input` as text, texts or token ids.",
         tag="pooling",
         example={"model": "m", "input": ["Hello", "world"]},
@@ -110,6 +120,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Endpoint(
             path=path,
             read=json_reader(read_rerank),
+            schema=schemas.RERANK,
             summary="Documents in the order of their relevance to a query (Jina, Cohere).",
             tag="pooling",
             example={"model": "m", "query": "greeting", "documents": ["Hello", "Stone"]},
@@ -120,6 +131,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Endpoint(
             path=path,
             read=json_reader(read_score),
+            schema=schemas.SCORE,
             summary="How well texts fit each other, pair by pair.",
             tag="pooling",
             example={"model": "m", "text_1": "greeting", "text_2": ["Hello", "Stone"]},
@@ -129,6 +141,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/classify",
         read=json_reader(read_pooling),
+        schema=schemas.POOLING,
         summary="The class of each text, by a model that classifies.",
         tag="pooling",
         example={"model": "m", "input": "Hello"},
@@ -136,6 +149,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/pooling",
         read=json_reader(read_pooling),
+        schema=schemas.POOLING,
         summary="What a pooling model makes of a text, as it is.",
         tag="pooling",
         example={"model": "m", "input": "Hello"},
@@ -144,6 +158,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Endpoint(
             path=path,
             read=lambda arrival: read_audio(arrival.data, arrival.content_type),
+            schema=schemas.AUDIO,
             summary=summary,
             tag="audio",
             example={"model": "m", "file": "(binary)"},
@@ -157,6 +172,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/tokenize",
         read=json_reader(read_tokenizer_body),
+        schema=schemas.TOKENIZE,
         summary="Token ids of a prompt or of messages, as the model's engine makes them.",
         tag="tokenizer",
         example={"model": "m", "prompt": "Hello"},
@@ -164,6 +180,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/detokenize",
         read=json_reader(read_tokenizer_body),
+        schema=schemas.DETOKENIZE,
         summary="The text of token ids.",
         tag="tokenizer",
         example={"model": "m", "tokens": [1, 2]},

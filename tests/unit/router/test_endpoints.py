@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from router.http.surface import ENDPOINT_OF
@@ -140,6 +141,26 @@ async def test_anthropic_refusals_have_anthropics_shape(http: httpx.AsyncClient,
         assert answer.json()["type"] == "error"
         assert answer.json()["error"]["type"] == kind
         assert answer.json()["error"]["message"]
+
+
+async def test_the_document_asks_for_what_is_read(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    for path, endpoint in ENDPOINT_OF.items():
+        described = document["paths"][path]["post"]["requestBody"]["content"]
+        assert list(described) == [endpoint.media_type]
+        content = described[endpoint.media_type]
+        if endpoint.media_type != "application/json":
+            continue
+        jsonschema.validate(content["example"], content["schema"])
+        for name in content["schema"]["required"]:
+            without = {key: value for key, value in content["example"].items() if key != name}
+            refused = await http.post(path, json=without)
+            assert refused.status_code == 400, (path, name)
+
+
+async def test_a_wrong_method_is_told_the_right_ones(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/v1/chat/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize(

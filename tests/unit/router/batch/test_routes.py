@@ -169,7 +169,7 @@ async def test_a_batch_needs_a_known_file_endpoint_and_window(bench: BatchBench)
         return answer.status_code, answer.json()["error"]["param"]
 
     assert await refusal(input_file_id="file-00000000") == (404, "file_id")
-    assert await refusal(endpoint="/v1/embeddings") == (400, "endpoint")
+    assert await refusal(endpoint="/v1/audio/transcriptions") == (400, "endpoint")
     assert await refusal(completion_window="1h") == (400, "completion_window")
     assert await refusal(metadata={str(n): "x" for n in range(17)}) == (400, "metadata")
     assert await refusal(metadata={"a": 1}) == (400, None)
