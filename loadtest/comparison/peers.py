@@ -33,6 +33,8 @@ class Peer:
     """The console script."""
     before: tuple[str, ...] = ()
     """Installed first and without what they ask for: builds that pip would not choose itself."""
+    beside: tuple[str, ...] = ()
+    """Installed into the same environment."""
 
     @property
     def requirement(self) -> str:
@@ -47,6 +49,12 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
             Peer("vllm-router", "0.1.17", "vllm-router"),
             Peer("aiperf", "0.13.0", "aiperf"),
             Peer("guidellm", "0.8.1", "guidellm", before=("torch==2.13.0+cpu",)),
+            Peer(
+                "langchain-openai",
+                "1.7.3",
+                "python",
+                beside=("llama-index-llms-openai-like==0.8.1", "schemathesis==4.32.5"),
+            ),
         )
     }
 )
@@ -72,7 +80,7 @@ def installed_peer(peer: Peer, directory: Path) -> Path:
     pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     if peer.before:
         _run(peer, [*pip, "--no-deps", *peer.before])
-    _run(peer, [*pip, peer.requirement])
+    _run(peer, [*pip, peer.requirement, *peer.beside])
     (place / _READY).touch()
     return program
 
