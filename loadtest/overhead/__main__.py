@@ -35,7 +35,7 @@ from rhizome.settings.load import load_settings
 from workers.demo_models import ensure_model
 
 _READY_S = 90.0
-_WORKERS = 2
+_WORKERS = 8
 MODEL = "demo:llama"
 
 

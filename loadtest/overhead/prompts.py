@@ -10,28 +10,10 @@ import msgspec
 
 from loadtest.overhead.mock import MODEL
 
-_SYLLABLES = [
-    "ka",
-    "lo",
-    "mi",
-    "ter",
-    "an",
-    "sed",
-    "ri",
-    "on",
-    "ve",
-    "pla",
-    "tu",
-    "ing",
-    "est",
-    "ar",
-    "co",
-    "den",
-    "fi",
-    "gra",
-    "hol",
-    "ment",
-]
+_SYLLABLES = (
+    *("ka", "lo", "mi", "ter", "an", "sed", "ri", "on", "ve", "pla", "tu", "ing", "est", "ar"),
+    *("co", "den", "fi", "gra", "hol", "ment"),
+)
 CONVERSATIONS = 64
 TURN_BYTES = 1000
 TURNS = 7

@@ -19,6 +19,7 @@ from rhizome.errors import ModelUnusable
 from rhizome.render.files import ModelFiles
 from rhizome.render.models import TAKEN_AS_THEY_ARE
 from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.remembering import RememberedParts, borders_of
 
 _NAMED = (
     "bos_token",
@@ -36,7 +37,7 @@ class TokenizerFault(Exception):
 
 
 class ModelTokenizer:
-    """Text to ids and back; thread-safe, since nothing changes after construction."""
+    """Text to ids and back; thread-safe."""
 
     def __init__(self, files: ModelFiles) -> None:
         config = files.tokenizer_config
@@ -48,6 +49,7 @@ class ModelTokenizer:
                 self.special_tokens = self._add_tokens(files)
                 self._tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
                 self._specials = self._tokenizer.num_special_tokens_to_add(False)
+                self._remembered = RememberedParts(borders_of(self._tokenizer), self._plain)
         except TokenizerFault as error:
             raise ModelUnusable(
                 f"{files.directory}/tokenizer.json cannot be used: {error}",
@@ -62,13 +64,22 @@ class ModelTokenizer:
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """The ids of the whole text; raises `CannotRender`."""
         try:
+            if not add_special_tokens:
+                return self._remembered.encode(text)
             with library_faults():
-                encodings = self._tokenizer.encode_batch_fast(
-                    [text], add_special_tokens=add_special_tokens
-                )
-                return encodings[0].ids
+                return self._encode(text, add_special_tokens=True)
         except TokenizerFault as error:
             raise CannotRender(Why.TOKENIZER_FAILED, str(error)) from error
+
+    def _plain(self, text: str) -> list[int]:
+        with library_faults():
+            return self._encode(text, add_special_tokens=False)
+
+    def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        encodings = self._tokenizer.encode_batch_fast(
+            [text], add_special_tokens=add_special_tokens
+        )
+        return encodings[0].ids
 
     def encode_end(self, text: str, add_special_tokens: bool, tokens_max: int) -> list[int]:
         """The last ids, special tokens kept, `tokens_max` in all; raises `CannotRender`."""

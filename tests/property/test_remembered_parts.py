@@ -1,0 +1,60 @@
+"""Ids put together from remembered parts are those of the whole text, and memory has its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+
+from rhizome.render.remembering import RememberedParts, borders_of
+from tests.support.render_models import SPECIALS, byte_level, metaspace_bpe, unigram
+
+pieces = st.sampled_from(
+    [*SPECIALS, " ", "\n", "a", "word ", "▁", "🙂", "<", ">", "<|im_", "</think>"]
+)
+texts = st.lists(pieces, max_size=30).map("".join) | st.text(max_size=60)
+
+
+def plainly(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize("make", [byte_level, metaspace_bpe, unigram])
+@settings(deadline=None, max_examples=150)
+@given(asked=st.lists(texts, max_size=6))
+def test_the_ids_are_those_of_the_whole_text(
+    make: Callable[[], Tokenizer], asked: list[str]
+) -> None:
+    tokenizer = make()
+    plain = plainly(tokenizer)
+    parts = RememberedParts(borders_of(tokenizer), plain, bytes_max=4000)
+    for text in [*asked, *asked]:
+        assert parts.encode(text) == plain(text)
+        parts.check_invariants()
+
+
+def test_earlier_messages_are_not_tokenized_again() -> None:
+    tokenizer = byte_level()
+    assert "<|im_start|>" in borders_of(tokenizer)
+    asked: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        asked.append(text)
+        return plainly(tokenizer)(text)
+
+    parts = RememberedParts(borders_of(tokenizer), encode)
+    parts.encode("<|im_start|>user\nHello<|im_end|>\n")
+    parts.encode("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
+    assert asked == ["<|im_start|>user\nHello", "<|im_end|>\n", "<|im_start|>assistant\n"]
+
+
+def test_a_tokenizer_is_cut_nowhere_if_cuts_could_change_its_ids() -> None:
+    overlapping = byte_level()
+    overlapping.add_tokens([AddedToken("<<", normalized=False)])
+    assert borders_of(overlapping) == frozenset()
+    eating = byte_level()
+    eating.add_special_tokens([AddedToken("<|eats|>", lstrip=True, normalized=False)])
+    assert "<|eats|>" not in borders_of(eating)
