@@ -32,10 +32,12 @@ BLOCKS_MAX = 2**20
 """Bound on a medium whose size is not known."""
 _BLOCKS_PER_PART = 1024
 _RECORDS_PER_TURN = 4096
+_PLACES_MAX = 256
+_DEVICE = "GPU"
 _ID_CODE = "I" if array("I").itemsize == 4 else "L"
 
-Place = tuple[str | None, int | None]
-"""Medium and KV cache group."""
+Place = tuple[str, int]
+"""Medium and KV cache group; what an event leaves out is the device and the first group."""
 
 
 class _About(NamedTuple):
@@ -132,7 +134,7 @@ class EventImage:
             if isinstance(event, BlockStored):
                 self._stored(event)
             elif isinstance(event, BlockRemoved):
-                held = self._held.get((event.medium, event.group_idx))
+                held = self._held.get(_place(event))
                 for name in event.block_hashes if held is not None else ():
                     held.remove(name)  # type: ignore[union-attr]  # not None where it loops
             else:
@@ -154,8 +156,13 @@ class EventImage:
             assert self._copies(medium) <= self._bound(medium)
 
     def _stored(self, event: BlockStored) -> None:
-        place = (event.medium, event.group_idx)
-        held = self._held.setdefault(place, _Held())
+        place = _place(event)
+        held = self._held.get(place)
+        if held is None:
+            if len(self._held) >= _PLACES_MAX:
+                self.forgotten += len(event.block_hashes)
+                return
+            held = self._held[place] = _Held()
         if event.block_size:
             held.kind = event.kv_cache_spec_kind
             held.window = event.kv_cache_spec_sliding_window
@@ -165,7 +172,7 @@ class EventImage:
         else:
             for name in event.block_hashes:
                 held.add(name, _Block(None, None, None))
-        self._keep_bound(event.medium)
+        self._keep_bound(place[0])
 
     def _add_chain(self, held: _Held, event: BlockStored) -> None:
         try:
@@ -198,14 +205,14 @@ class EventImage:
     def _empty(self) -> None:
         self._held = {place: held.empty() for place, held in self._held.items()}
 
-    def _bound(self, medium: str | None) -> int:
-        on_device = medium is None or medium.upper() == "GPU"
+    def _bound(self, medium: str) -> int:
+        on_device = medium == _DEVICE
         return self.blocks_max if on_device and self.blocks_max is not None else BLOCKS_MAX
 
-    def _copies(self, medium: str | None) -> int:
+    def _copies(self, medium: str) -> int:
         return sum(held.copies for (other, _), held in self._held.items() if other == medium)
 
-    def _keep_bound(self, medium: str | None) -> None:
+    def _keep_bound(self, medium: str) -> None:
         excess = self._copies(medium) - self._bound(medium)
         while excess > 0:
             of_medium = (held for (other, _), held in self._held.items() if other == medium)
@@ -214,6 +221,10 @@ class EventImage:
             largest.drop_oldest()
             self.forgotten += before - largest.copies
             excess -= before - largest.copies
+
+
+def _place(event: BlockStored | BlockRemoved) -> Place:
+    return (event.medium or _DEVICE).upper(), event.group_idx or 0
 
 
 class Snapshot:

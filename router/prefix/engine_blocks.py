@@ -76,7 +76,7 @@ class BlockCounters:
     salted: int = 0
     """Chains stored that begin with a cache salt."""
     passed_over: int = 0
-    """Blocks of KV cache groups in which an engine never looks for a prefix."""
+    """Blocks of KV cache groups in which an engine never looks for a prefix, or that none has."""
     mismatched: int = 0
     """Blocks of a size that the worker did not register."""
     unknown_events: int = 0
@@ -102,6 +102,7 @@ class EngineBlocks:
         self._truth = truth
         self._block_size = block_size
         self._bounds = {Tier.DEVICE: COPIES_MAX if blocks_max is None else blocks_max}
+        self._layers: dict[tuple[str | None, int | None], Layer] = {}
         self._names: dict[Layer, Names] = {}
         self._groups: dict[int, Group] = {}
         self._stores: dict[Layer, dict[int, int]] = {}
@@ -149,7 +150,7 @@ class EngineBlocks:
         for tier in Tier:
             assert self._copies(tier) <= self._bounds.get(tier, COPIES_MAX)
         assert not self._stores
-        assert not self._removals
+        assert not any(self._removals.values())
         assert not self._unnamed
 
     def _apply(self, events: Sequence[KVEvent]) -> None:
@@ -177,15 +178,15 @@ class EngineBlocks:
 
     def _stored(self, event: BlockStored) -> None:
         count = len(event.block_hashes)
-        if event.kv_cache_spec_kind in UNCACHED_KINDS:
+        if event.kv_cache_spec_kind in UNCACHED_KINDS or not _is_group(event.group_idx):
             self.counters.passed_over += count
             return
-        layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
+        layer = self._layer(event)
         if not event.block_size:
             self._store_named(layer, event)
             return
         span, left = divmod(event.block_size, self._block_size or event.block_size + 1)
-        if left or not span or not 0 <= layer.group < GROUPS_MAX:
+        if left or not span:
             self.counters.mismatched += count
             self.mismatch = True
             return
@@ -235,6 +236,8 @@ class EngineBlocks:
 
     def _name_late(self) -> None:
         """Stores what was named since."""
+        if not self._unnamed:
+            return
         unnamed, self._unnamed = self._unnamed, {}
         for layer, waiting in unnamed.items():
             for name, copies in waiting.items():
@@ -261,17 +264,31 @@ class EngineBlocks:
     # ----------------------------------------------------------------- removals
 
     def _removed(self, event: BlockRemoved) -> None:
-        layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
+        if not _is_group(event.group_idx):
+            self.counters.passed_over += len(event.block_hashes)
+            return
+        layer = self._layer(event)
+        stores, waiting = self._stores.get(layer, {}), self._unnamed.get(layer, {})
+        removals = self._removals.setdefault(layer, set())
         for name in keys_of_names(event.block_hashes):
-            waiting = self._unnamed.get(layer, {})
             if name in waiting:
                 waiting[name] -= 1
                 if not waiting[name]:
                     del waiting[name]
                 continue
-            if name in self._stores.get(layer, ()) or name in self._removals.get(layer, ()):
+            if name in stores or name in removals:
                 self._carry_out()
-            self._removals.setdefault(layer, set()).add(name)
+                stores, removals = {}, self._removals.setdefault(layer, set())
+            removals.add(name)
+
+    def _layer(self, event: BlockStored | BlockRemoved) -> Layer:
+        place = event.medium, event.group_idx
+        layer = self._layers.get(place)
+        if layer is None:
+            layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
+            if len(self._layers) < GROUPS_MAX * len(Tier):
+                self._layers[place] = layer
+        return layer
 
     # -------------------------------------------------------------- carrying out
 
@@ -363,6 +380,10 @@ class EngineBlocks:
         if event.parent_block_hash is None:
             return root_hash(event.lora_name, salt)
         return self._find(key_of(event.parent_block_hash)) or None
+
+
+def _is_group(number: int | None) -> bool:
+    return number is None or 0 <= number < GROUPS_MAX
 
 
 def _without_adapter(row: list[Any] | None, lora_name: str | None) -> list[Any]:

@@ -78,6 +78,7 @@ class EventFeed:
         self._rounds = 0
         self._held: list[tuple[int, KVEventBatch | None]] = []
         self._held_items = 0
+        self._dropped_to = -1
 
     @property
     def next_sequence(self) -> int | None:
@@ -260,7 +261,10 @@ class EventFeed:
         return self._give_up()
 
     def _give_up(self) -> Action:
+        """Goes on from nothing with what comes next, and what is held of it; what is older than
+        something that was dropped is not next."""
         self._start_over(accept_any=True)
+        self._held = [one for one in self._held if one[0] > self._dropped_to]
         settled = self._settle()
         return settled if settled.asks else Action(Verdict.CLEARED)
 
@@ -269,7 +273,7 @@ class EventFeed:
         self._replaying = self._hole = False
         self._anchor = None
         self._resume()
-        held, self._held, self._held_items = self._held, [], 0
+        held, self._held, self._held_items, self._dropped_to = self._held, [], 0, -1
         asked = Action(Verdict.APPLIED)
         for sequence, batch in held:
             if self._replaying:
@@ -287,6 +291,7 @@ class EventFeed:
         full = len(self._held) >= self._limits.held_batches_max
         if full or self._held_items + items > self._limits.held_items_max:
             self.counters.held_dropped += len(self._held)
+            self._dropped_to = max([self._dropped_to, *(number for number, _ in self._held)])
             self._drop_held()
         self._held.append((sequence, batch))
         self._held_items += items

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from router.prefix.table import BlockTable, Keys, Numbers, keys_of
+from router.prefix.table import FEW, BlockTable, Keys, Numbers, keys_of
 
 SET_BYTES = 300
 """Memory of one set of up to some hundred targets, as mask and in the tables, at the worst."""
@@ -24,7 +24,6 @@ _STAMP_MAX = 2**32 - 1
 _STEPS = np.arange(4096, dtype=np.uint64) << _HALF
 _BUCKETS_PER_LOOK = 512
 _SHARE_TO_EVICT = 0.125
-_FEW = 12
 
 
 @dataclass(slots=True)
@@ -85,9 +84,9 @@ class Holdings:
     def add(self, keys: Keys, bit: int) -> Keys:
         """Targets of `bit` hold the blocks too, given in chain order, none twice; gives those that
         they did not hold before."""
+        if len(keys) < FEW:
+            return self._add_few(keys, bit)
         stamps = self._stamps(len(keys))
-        if len(keys) < _FEW:
-            return self._add_few(keys, bit, stamps)
         numbers = self._table.get_many(keys) & _LOWER
         changed = np.ones(len(keys), np.bool_)
         after = np.zeros(len(keys), np.uint64)
@@ -109,7 +108,7 @@ class Holdings:
 
     def discard(self, keys: Keys, bit: int) -> Keys:
         """The target of `bit` does not hold the blocks, none given twice; gives those it held."""
-        if len(keys) < _FEW:
+        if len(keys) < FEW:
             return self._discard_few(keys, bit)
         entries = self._table.get_many(keys)
         numbers = entries & _LOWER
@@ -202,9 +201,11 @@ class Holdings:
             last = int((entries != 0).argmin()) - 1
         return last >= 0 and self._clock - (int(entries[last]) >> 32) > len(self._table) >> 3
 
-    def _add_few(self, keys: Keys, bit: int, stamps: Numbers) -> Keys:
+    def _add_few(self, keys: Keys, bit: int) -> Keys:
         new: list[int] = []
-        for key, stamp in zip(keys.tolist(), stamps.tolist(), strict=True):
+        stamp = int(self._stamps(len(keys))[0]) + (1 << 32) if len(keys) else 0
+        for key in keys.tolist():
+            stamp -= 1 << 32
             before = self._table.get(key) & 0xFFFFFFFF
             mask = self.sets.masks[before]
             after = before if mask & bit else self.sets.number(mask | bit)

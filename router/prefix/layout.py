@@ -46,6 +46,9 @@ class Layer:
     tier: Tier = Tier.DEVICE
     group: int = 0
 
+    def __hash__(self) -> int:
+        return self.group * len(Tier) + int(self.tier)  # an enum's own is a call into Python
+
 
 PLAIN = Layer()
 """The device's blocks of a model with one group."""

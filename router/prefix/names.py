@@ -13,7 +13,7 @@ import numpy as np
 
 from rhizome.wire.kv_events import EngineHash
 from router.prefix.arrivals import Arrivals
-from router.prefix.table import BlockTable, Keys, keys_of
+from router.prefix.table import FEW, BlockTable, Keys, keys_of
 
 _WORD = 2**64 - 1
 
@@ -65,6 +65,8 @@ class Names:
 
     def add(self, blocks: dict[int, int]) -> Added:
         """One more copy of each block, given by name in chain order."""
+        if len(blocks) < FEW:
+            return self._add_few(blocks)
         names, ours = keys_of(list(blocks)), keys_of(list(blocks.values()))
         known = self._ours.get_many(names)
         repeated = known != 0
@@ -85,9 +87,7 @@ class Names:
         if kept != unknown:
             self._line.went(unknown - kept)
         self.copies += kept + len(names) - unknown
-        if self._line.is_slack:
-            line = self._line.all()
-            self._line.renew(line[self._ours.get_many(line) != 0])
+        self._renew_line()
         return Added(ours, unknown, contradicted)
 
     def remove(self, names: Collection[int]) -> tuple[Keys, int]:
@@ -127,6 +127,29 @@ class Names:
         assert self.copies == len(names) + sum(self._more.values())
         assert self._line.count == len(names)
         assert set(names.tolist()) <= set(self._line.all().tolist())
+
+    def _add_few(self, blocks: dict[int, int]) -> Added:
+        new: list[int] = []
+        unknown, contradicted = 0, False
+        for name, ours in blocks.items():
+            known = self._ours.get(name)
+            if known:
+                self._more[name] = self._more.get(name, 0) + 1
+                self.copies += 1
+                contradicted |= known != ours
+                continue
+            unknown += 1
+            if self._ours.put(name, ours):
+                new.append(name)
+        self.copies += len(new)
+        self._line.came(keys_of(new))
+        self._renew_line()
+        return Added(keys_of(list(blocks.values())), unknown, contradicted)
+
+    def _renew_line(self) -> None:
+        if self._line.is_slack:
+            line = self._line.all()
+            self._line.renew(line[self._ours.get_many(line) != 0])
 
     def _remove_copies(self, names: Collection[int]) -> tuple[Keys, int]:
         last: list[int] = []

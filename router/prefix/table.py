@@ -15,14 +15,14 @@ import numpy as np
 
 from router.prefix.buckets import SLOT_BYTES, WIDTH, Keys, Numbers, Page, Places, keys_of
 
-__all__ = ["BlockTable", "Keys", "Numbers", "keys_of"]
+__all__ = ["FEW", "BlockTable", "Keys", "Numbers", "keys_of"]
 
 _BITS_MIN = 3
 _FULL = 0.8
 _OVERFLOW_MAX = 4096
 _OVERFLOW_BYTES = 150
 _STEP = 16
-_FEW = 12
+FEW = 24
 """Below so many keys one by one is quicker than all at once."""
 _SPREAD = 0x9E3779B97F4A7C15
 _GATHER = pow(_SPREAD, -1, 2**64)
@@ -110,7 +110,7 @@ class BlockTable:
 
     def put_many(self, keys: Keys, values: Numbers) -> None:
         """Sets the keys' numbers; keys without room are not kept."""
-        if len(keys) < _FEW:
+        if len(keys) < FEW:
             for key, value in zip(keys.tolist(), values.tolist(), strict=True):
                 self.put(key, value)
             return
@@ -133,7 +133,7 @@ class BlockTable:
 
     def pop_many(self, keys: Keys) -> Numbers:
         """Forgets the keys; gives their numbers, 0 where there was none."""
-        if len(keys) < _FEW:
+        if len(keys) < FEW:
             return keys_of([self.pop(key) for key in keys.tolist()])
         mixed = _mixed(keys)
         values = np.zeros(len(keys), np.uint64)

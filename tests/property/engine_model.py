@@ -11,8 +11,10 @@ from rhizome.wire.kv_events import (
     BlockStored,
     KVEvent,
     KVEventBatch,
+    encode_batch,
 )
 from router.prefix.hashing import extend_chain, root_hash
+from workers.event_image import EventImage, Snapshot
 
 BLOCK = 2
 
@@ -35,6 +37,9 @@ class EngineModel:
         self.next_sequence = 0
         self.contents: list[frozenset[int]] = []
         """What was held after each batch, in our hashes."""
+        self.image = EventImage()
+        """What a relay beside it keeps."""
+        self.image.blocks_max = self._blocks_max
 
     @property
     def held(self) -> frozenset[int]:
@@ -54,6 +59,10 @@ class EngineModel:
 
     def replay(self, start: int) -> list[tuple[int, KVEventBatch]]:
         return [(sequence, batch) for sequence, batch in self.ring if sequence >= start]
+
+    def snapshot(self) -> Snapshot:
+        """What the relay would answer now."""
+        return self.image.snapshot()
 
     def _compute(self, prompt: Sequence[int], hit: set[int]) -> list[KVEvent]:
         """Blocks cached before this step are reused, but never the one with the last token."""
@@ -99,4 +108,6 @@ class EngineModel:
         self.ring.append((sequence, batch))
         del self.ring[: -self._ring_max]
         self.contents.append(self.held)
+        self.image.take(sequence, encode_batch(batch))
+        self.image.check_invariants()
         return sequence, batch

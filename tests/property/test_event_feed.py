@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rhizome.wire.kv_events import KVEventBatch
+from rhizome.wire.kv_events import KVEventBatch, SnapshotEnd, decode_batch
 from router.prefix.feed import Action, EventFeed, FeedLimits
+from router.prefix.hashing import extend_chain, root_hash
 from tests.property.engine_model import BLOCK, EngineModel
 from tests.unit.router.prefix.events_told import TARGET, RememberedTruth
+from workers.event_image import Snapshot
 
 # Prompts over three token pairs share prefixes often; up to five blocks against a cache of eight
 # evicts often, and half of them end at a block's border, where vLLM computes a block twice.
@@ -30,8 +33,13 @@ CACHE = 11
 class LossyTransport(RuleBasedStateMachine):
     """An engine, a feed, and between them a network that loses, repeats and reorders."""
 
-    @initialize(ring=st.integers(1, 40), held=st.integers(1, 4), can_replay=st.booleans())
-    def begin(self, ring: int, held: int, can_replay: bool) -> None:
+    @initialize(
+        ring=st.integers(1, 40),
+        held=st.integers(1, 4),
+        can_replay=st.booleans(),
+        can_snapshot=st.booleans(),
+    )
+    def begin(self, ring: int, held: int, can_replay: bool, can_snapshot: bool) -> None:
         self.engine = EngineModel(blocks_max=CACHE, ring_max=ring)
         self.truth = RememberedTruth()
         self.feed = EventFeed(
@@ -40,10 +48,12 @@ class LossyTransport(RuleBasedStateMachine):
             block_size=BLOCK,
             blocks_max=CACHE,
             can_replay=can_replay,
+            can_snapshot=can_snapshot,
             limits=FeedLimits(held_batches_max=held),
         )
         self.late: deque[tuple[int, KVEventBatch]] = deque(maxlen=8)
         self.replay: deque[tuple[int, KVEventBatch]] | None = None
+        self.snapshot: tuple[deque[KVEventBatch], SnapshotEnd] | None = None
         self.newest = -1
         self._do(self.feed.connected())
 
@@ -90,13 +100,36 @@ class LossyTransport(RuleBasedStateMachine):
         self._do(self.feed.replay_failed())
 
     @rule()
+    @precondition(lambda self: self.snapshot is not None)
+    def a_part_of_the_snapshot(self) -> None:
+        assert self.snapshot is not None
+        if self.snapshot[0]:
+            self._do(self.feed.imaged(self.snapshot[0].popleft()))
+
+    @rule()
+    @precondition(lambda self: self.snapshot is not None)
+    def snapshot_completes(self) -> None:
+        assert self.snapshot is not None
+        parts, end = self.snapshot
+        for part in parts:
+            self._do(self.feed.imaged(part))
+        self.snapshot = None
+        self._do(self.feed.snapshot_ended(end.sequence, end.ts))
+
+    @rule(unreadable=st.booleans())
+    @precondition(lambda self: self.snapshot is not None)
+    def snapshot_fails(self, unreadable: bool) -> None:
+        self.snapshot = None
+        self._do(self.feed.imaged(None) if unreadable else self.feed.snapshot_failed())
+
+    @rule()
     def check(self) -> None:
         self._do(self.feed.check())
 
     @rule(restarts=st.booleans(), meanwhile=st.lists(PROMPTS, max_size=12))
     def connection_lost_and_back(self, restarts: bool, meanwhile: list[list[list[int]]]) -> None:
         self.late.clear()
-        self.replay = None
+        self.replay = self.snapshot = None
         self.newest = -1
         self._do(self.feed.disconnected())
         if restarts:
@@ -124,16 +157,17 @@ class LossyTransport(RuleBasedStateMachine):
         assert self.truth.suspended == self.feed.suspended
         if self.truth.suspended:
             assert self.feed.replaying
-            assert self.replay is not None
+            assert (self.replay is None) != (self.snapshot is None)
 
     def teardown(self) -> None:
         if not hasattr(self, "feed"):
             return
         for _ in range(200):
-            if self.replay is None:
-                break
-            self.replay_completes(hole=False)
-        assert self.replay is None
+            if self.replay is not None:
+                self.replay_completes(hole=False)
+            elif self.snapshot is not None:
+                self.snapshot_completes()
+        assert self.replay is self.snapshot is None
         assert not self.truth.suspended
 
     def _travel(self, published: tuple[int, KVEventBatch], fate: str) -> None:
@@ -149,12 +183,65 @@ class LossyTransport(RuleBasedStateMachine):
         self.newest = sequence if believed_new else max(self.newest, sequence)
 
     def _do(self, action: Action) -> None:
+        if action.asks:
+            self.replay = self.snapshot = None
         if action.replay_from is not None:
             self.replay = deque(self.engine.replay(action.replay_from))
+        elif action.snapshot:
+            snapshot = self.engine.snapshot()
+            payloads = [part for part in snapshot.parts() if part is not None]
+            end = snapshot.end(len(payloads))
+            self.snapshot = deque(map(decode_batch, payloads)), end
 
 
-LossyTransport.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+LossyTransport.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestLossyTransport = LossyTransport.TestCase
+
+
+def answer(feed: EventFeed, snapshot: Snapshot) -> None:
+    """All of a snapshot at once."""
+    parts = [part for part in snapshot.parts() if part is not None]
+    for part in parts:
+        feed.imaged(decode_batch(part))
+    end = snapshot.end(len(parts))
+    assert not feed.snapshot_ended(end.sequence, end.ts).asks
+
+
+@given(st.lists(PROMPTS, min_size=1, max_size=25), st.integers(0, 24), st.integers(0, 6))
+@settings(max_examples=50, deadline=None)
+def test_after_a_snapshot_the_index_knows_what_an_engine_holds_below_a_known_beginning(
+    steps: list[list[list[int]]], asked_at: int, later: int
+) -> None:
+    """However much was published before; what follows live is applied after it."""
+    engine = EngineModel(blocks_max=CACHE, ring_max=1)
+    always, late = RememberedTruth(), RememberedTruth()
+    feeds = [
+        EventFeed(TARGET, truth, block_size=BLOCK, blocks_max=CACHE, can_replay=True, **more)
+        for truth, more in ((always, {}), (late, {"can_snapshot": True}))
+    ]
+    feeds[0].connected()
+    feeds[0].replay_ended()
+    snapshot = engine.snapshot()
+    for number, prompts in enumerate(steps):
+        if number == asked_at:
+            assert feeds[1].connected().snapshot
+            snapshot = engine.snapshot()
+        published = engine.serve(prompts)
+        if published is not None:
+            feeds[0].live(*published)
+            if number >= asked_at:
+                feeds[1].live(*published)
+        if number == min(asked_at + later, len(steps) - 1) and number >= asked_at:
+            answer(feeds[1], snapshot)
+    assert feeds[1].counters.restarts == 0
+    if asked_at >= len(steps):
+        return
+    assert always.blocks == engine.held
+    assert late.blocks <= always.blocks
+    for prompt in (prompt for prompts in steps for prompt in prompts):
+        chain = extend_chain(root_hash(), prompt, BLOCK)
+        known = takewhile(always.blocks.__contains__, chain)
+        assert set(known) <= late.blocks
 
 
 @given(
