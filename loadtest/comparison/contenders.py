@@ -20,6 +20,8 @@ from rhizome.errors import SettingsError
 from rhizome.settings.tree import PolicyName
 
 HOST = "127.0.0.1"
+APPROXIMATE = "approximate"
+"""A mode of Rhizome's: without events and without a tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +113,16 @@ def command_of(
 
 def _rhizome(one: Contender, fleet: FleetPlace, ports: Ports, program: Path) -> list[str]:
     command = [str(program), "-m", "rhizome.cli.main", "router", "--allow-anonymous"]
-    command += ["--policy", one.policy]
-    command += ["--tokenizer", fleet.model_directory]
+    policy, _, mode = one.policy.partition("-")
+    command += ["--policy", policy]
+    if mode != APPROXIMATE:
+        command += ["--tokenizer", fleet.model_directory]
     command += ["--host", HOST, "--port", str(ports.api), "--metrics-port", str(ports.metrics)]
     for worker in fleet.workers:
         topic = f",topic={worker.topic}" if worker.topic else ""
         said = f"{worker.url},events={worker.events},replay={worker.replay}{topic}"
+        if mode == APPROXIMATE:
+            said = f"{worker.url},events=off,tokenizer=off"
         command += ["--worker", said]
     return command
 
@@ -148,7 +154,7 @@ def _vllm_router(one: Contender, fleet: FleetPlace, ports: Ports, program: Path)
 SYSTEMS: Mapping[str, System] = MappingProxyType(
     {
         "rhizome": System(
-            tuple(get_args(PolicyName)),
+            (*get_args(PolicyName), f"cost-{APPROXIMATE}"),
             _rhizome,
         ),
         "smg": System(

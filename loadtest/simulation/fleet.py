@@ -117,7 +117,7 @@ class FleetSimulation:
             self.agenda.at(at_s, partial(self._arrive, traced))
 
     def _arrive(self, traced: TracedRequest) -> None:
-        prompt = KeyedPrompt(traced)
+        prompt = KeyedPrompt(traced, exact=self.plan.sight == "events")
         row = self.columns.begin(
             self.clock.now_s,
             traced.tenant,
@@ -245,7 +245,7 @@ class FleetSimulation:
             if step.first or step.finished:
                 overhead_s = worker.scheduler.profile.token_overhead_ms / _MS
                 self.agenda.at(now_s + overhead_s, partial(self._hear, worker, step))
-            if step.events:
+            if step.events and self.plan.sight == "events":
                 self.agenda.at(
                     now_s + self.plan.event_delay_s, partial(self._deliver, worker, step.events)
                 )
@@ -268,7 +268,8 @@ class FleetSimulation:
 
     def _complete(self, life: Life, assignment: Assignment) -> None:
         now_s = self.clock.now_s
-        usage = Usage(life.prompt.tokens, life.output_len, PromptTokensDetails(life.cached_tokens))
+        cached = None if self.plan.sight == "nothing" else life.cached_tokens
+        usage = Usage(life.prompt.tokens, life.output_len, PromptTokensDetails(cached))
         self.columns.complete(life.row, now_s)
         self._end(life)
         if life.worker is not None:
@@ -294,7 +295,7 @@ class FleetSimulation:
             url=f"http://{worker_id}",
             state=WorkerState.READY,
             engine="simulated",
-            events=_EVENTS,
+            events=_EVENTS if self.plan.sight == "events" else (),
             block_size=profile.block_size,
             kv_blocks=profile.kv_blocks,
             max_model_len=profile.max_model_len,

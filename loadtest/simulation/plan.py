@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rhizome.settings.tree import RouterSettings
 from workers.engine.simulated.profile import EngineProfile
@@ -28,6 +29,11 @@ class Join:
     """Its place in the fleet, from 0."""
 
 
+Sight = Literal["events", "counts", "nothing"]
+"""How the routers know what workers hold: from events; from their own dispatches and the cached
+tokens that answers report; from their dispatches alone. Without events they have no tokenizer."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
     """What is simulated, but for the workload."""
@@ -49,6 +55,7 @@ class FleetPlan:
     """From then until the others know; None: they never do."""
     failures: tuple[Failure, ...] = ()
     joins: tuple[Join, ...] = ()
+    sight: Sight = "events"
     floor_blocks_max: int = 8_000_000
     """Blocks that the endless cache remembers, for the floor."""
 

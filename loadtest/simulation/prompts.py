@@ -5,25 +5,32 @@ from __future__ import annotations
 from loadtest.workloads.requests import Role, Segment, TracedRequest, block_keys
 
 _BLOCK_SIZE_UNKNOWN = 16
+_TEXT_BLOCK_TOKENS = 32
+"""128 bytes at 4 bytes a token: the router's defaults."""
 
 
 class KeyedPrompt:
-    """A `router.prompt.Prompt` without tokens: equal keys are equal prefixes."""
+    """A `router.prompt.Prompt` without tokens: equal keys are equal prefixes.
 
-    has_tokens = True
-    exact = True
+    One that is not exact is as the router sees it without a tokenizer: in blocks of text, of the
+    same size for all workers.
+    """
 
-    def __init__(self, traced: TracedRequest) -> None:
+    def __init__(self, traced: TracedRequest, *, exact: bool = True) -> None:
+        self.has_tokens = self.exact = exact
         self._traced = traced
         self.tokens = traced.prompt_len
         self._sequences: dict[int, list[int]] = {}
         self._hashes: dict[int, list[int]] = {}
 
     def block_tokens(self, block_size: int | None) -> int:
-        return block_size or _BLOCK_SIZE_UNKNOWN
+        return (block_size or _BLOCK_SIZE_UNKNOWN) if self.exact else _TEXT_BLOCK_TOKENS
 
     def hashes(self, block_size: int | None) -> list[int]:
-        size = block_size or _BLOCK_SIZE_UNKNOWN
+        return self.keys(self.block_tokens(block_size))
+
+    def keys(self, size: int) -> list[int]:
+        """Keys of the prompt's full blocks of that many tokens."""
         found = self._hashes.get(size)
         if found is None:
             found = self._hashes[size] = self.sequence(size)[: self.tokens // size]

@@ -14,7 +14,7 @@ from loadtest.client.target import TargetFacts
 from loadtest.plan import Slo
 from loadtest.results import RunResult, Told, machine_facts
 from loadtest.simulation.fleet import MODEL, FleetSimulation
-from loadtest.simulation.plan import Failure, FleetPlan, Join, Tally
+from loadtest.simulation.plan import Failure, FleetPlan, Join, Sight, Tally
 from loadtest.simulation.summary import Beyond, summary_of
 from loadtest.workloads.catalog import Choice, open_workload
 from loadtest.workloads.shaping import Shape
@@ -46,6 +46,7 @@ class Scenario:
     event_delay_s: float = 0.005
     failures: tuple[Failure, ...] = ()
     joins: tuple[Join, ...] = ()
+    sight: Sight = "events"
     slo: Slo = field(default_factory=Slo)
     warmup_s: float = 0.0
     routers: int = 1
@@ -77,6 +78,7 @@ class Scenario:
             event_delay_s=self.event_delay_s,
             failures=self.failures,
             joins=self.joins,
+            sight=self.sight,
             routers=self.routers,
             news_delay_s=self.news_delay_s,
         )
@@ -119,6 +121,7 @@ def simulate(scenario: Scenario, policy: str, told: Told, clock: Clock) -> Simul
         "event_delay_s": plan.event_delay_s,
         "failures": len(plan.failures),
         "joins": len(plan.joins),
+        "sight": plan.sight,
         "replayed_tokens": simulation.tally.replayed_tokens,
         "warmup_s": scenario.warmup_s,
         "beyond": msgspec.to_builtins(beyond),

@@ -40,7 +40,7 @@ class Life:
         return SimRequest(
             request_id=self.job.request_id,
             prompt_len=self.prompt.tokens,
-            block_keys=self.prompt.hashes(profile.block_size),
+            block_keys=self.prompt.keys(profile.block_size),
             output_len=self.output_len,
             arrival_s=now_s,
             decode_key=sequence.__getitem__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 from rich.console import Console
@@ -15,7 +15,7 @@ from rhizome.clock import SystemClock
 from rhizome.errors import SettingsError
 
 if TYPE_CHECKING:  # numpy and the engine are for those who simulate
-    from loadtest.simulation.plan import Failure, Join
+    from loadtest.simulation.plan import Failure, Join, Sight
     from loadtest.simulation.running import Scenario
     from rhizome.settings.tree import RouterSettings
 
@@ -57,6 +57,13 @@ Failures = Annotated[
 Joins = Annotated[
     list[str] | None,
     typer.Option("--join", help="SECONDS:WORKER: that worker (from 0) is not there before."),
+]
+Sees = Annotated[
+    str,
+    typer.Option(
+        help="What routers see of caches: events; counts (no events and no tokenizer, but answers "
+        "tell how much was cached); nothing."
+    ),
 ]
 Warm = Annotated[
     bool,
@@ -105,6 +112,7 @@ def _add_run(group: typer.Typer) -> None:
         fail: Failures = None,
         join: Joins = None,
         warm: Warm = True,
+        sight: Sees = "events",
         slo_ttft_ms: flags.SloTtft = 1000.0,
         slo_tpot_ms: flags.SloTpot = 100.0,
         config: Config = None,
@@ -174,7 +182,7 @@ def _add_size(group: typer.Typer) -> None:
         """Find the smallest fleet that keeps a promise, and how much load that fleet carries."""
         given = locals()
         given |= {"profile": [profile], "workers": [workers], "fail": None, "join": None}
-        given |= {"warm": True}
+        given |= {"warm": True, "sight": "events"}
         given |= {"slo_ttft_ms": slo_ttft_p99_ms, "slo_tpot_ms": 0.0}
         from loadtest.results import Told, write_result
         from loadtest.simulation.sizing import Promise
@@ -231,6 +239,7 @@ def _scenario(given: dict[str, Any]) -> Scenario:
         joins=tuple(_join(text) for text in given["join"] or ()),
         slo=Slo(ttft_ms=given["slo_ttft_ms"] or None, tpot_ms=given["slo_tpot_ms"] or None),
         warmup_s=given["warmup"],
+        sight=_sight(given["sight"]),
         routers=given["routers"],
         news_delay_s=None if given["alone"] else given["news_delay_ms"] / 1000.0,
     )
@@ -283,3 +292,12 @@ def _join(text: str) -> Join:
     if not 0 <= at_s < float("inf"):
         raise SettingsError(f"--join {text!r}: a time is 0 or more")
     return Join(at_s, worker)
+
+
+def _sight(text: str) -> Sight:
+    from loadtest.simulation.plan import Sight
+
+    for known in get_args(Sight):
+        if text == known:
+            return cast("Sight", known)
+    raise SettingsError(f"--sight {text!r} is none of {', '.join(get_args(Sight))}")

@@ -2,7 +2,7 @@
 
 Asked are `/v1/models` (name, root, length), `/metrics` (block size, blocks, ranks, the process's
 start) and, where no event endpoint was given by hand, `/kv_event_sources`. LoRA adapters are
-listed as models with a parent; the worker is known by its base model.
+listed as models with a parent; the worker is known by its base model and serves them, too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
 from router.discovery.asking import Asker, WorkerSilent
 from router.discovery.exposition import Sample, SampleReader
-from router.discovery.static_worker import StaticWorker
+from router.discovery.static_worker import OFF, StaticWorker
 
 START_TIME = "process_start_time_seconds"
 METRICS_BYTES_MAX = 8 * 2**20
 _JSON_BYTES_MAX = 2**20
 _CACHE_CONFIG = "vllm:cache_config_info"
 _RANKS_MAX = 256
+_MODELS_MAX = 1024
 _WILDCARDS = ("*", "0.0.0.0", "[::]", "::")  # noqa: S104 - addresses that others bound
 _reader = SampleReader((_CACHE_CONFIG, START_TIME))
 
@@ -30,7 +31,8 @@ async def describe(worker: StaticWorker, asker: Asker, looks: int) -> WorkerReco
     `looks` tells incarnations apart where the engine does not say when it started: give another
     number whenever it may have been restarted.
     """
-    model = await _base_model(asker)
+    models = await _models(asker)
+    model = next(one for one in models if not one.get("parent"))
     status, page = await asker.get("/metrics", METRICS_BYTES_MAX)
     samples = _reader.read(page) if status == 200 else []
     caches = [sample.labels for sample in samples if sample.name == _CACHE_CONFIG]
@@ -42,11 +44,12 @@ async def describe(worker: StaticWorker, asker: Asker, looks: int) -> WorkerReco
         worker_id=worker.worker_id,
         incarnation=_incarnation(samples, looks),
         model=model["id"],
+        adapters=tuple(one["id"] for one in models if one.get("parent") == model["id"]),
         url=worker.url,
         state=WorkerState.READY,
         api_key=worker.key,
         events=sources,
-        model_root=_text(model.get("root")),
+        model_root=_text(model.get("root")) if worker.tokenizer else None,
         block_size=_positive(cache.get("block_size")),
         kv_blocks=_positive(cache.get("num_gpu_blocks")),
         max_model_len=_positive(model.get("max_model_len")),
@@ -64,20 +67,26 @@ def connectable(endpoint: str, host: str) -> str:
     return endpoint
 
 
-async def _base_model(asker: Asker) -> Mapping[str, Any]:
+async def _models(asker: Asker) -> Sequence[Mapping[str, Any]]:
+    """What is listed, a base model among it."""
     status, listing = await asker.get_json("/v1/models", _JSON_BYTES_MAX)
     if status != 200:
         hint = "; give its key with `key=`" if status in (401, 403) else ""
         raise WorkerSilent(f"/v1/models answered {status}{hint}")
-    models = listing.get("data") if isinstance(listing, dict) else None
-    if isinstance(models, list):
-        for model in models:
-            if isinstance(model, dict) and _text(model.get("id")) and not model.get("parent"):
-                return model
-    raise WorkerSilent("/v1/models lists no base model")
+    listed = listing.get("data") if isinstance(listing, dict) else None
+    models = [
+        one
+        for one in (listed if isinstance(listed, list) else ())
+        if isinstance(one, dict) and _text(one.get("id"))
+    ][:_MODELS_MAX]
+    if all(one.get("parent") for one in models):
+        raise WorkerSilent("/v1/models lists no base model")
+    return models
 
 
 async def _sources(worker: StaticWorker, asker: Asker, ranks: int) -> tuple[EventSource, ...]:
+    if worker.events == OFF:
+        return ()
     if worker.events is not None:
         return tuple(
             EventSource(

@@ -1,6 +1,9 @@
 """A worker given by hand: its URL, and what cannot be asked over HTTP.
 
 `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]`
+
+With `events=off` and `tokenizer=off` a worker is routed in approximate mode, whatever it tells of
+itself.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from urllib.parse import urlsplit
 from rhizome.errors import SettingsError
 
 _SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]"
-_OPTIONS = ("events", "replay", "topic", "curve", "key", "key-file")
+_OPTIONS = ("events", "replay", "topic", "curve", "tokenizer", "key", "key-file")
+OFF = "off"
 _KEY_BYTES_MAX = 4096
 _CURVE_KEY_LENGTH = 40
 
@@ -26,11 +30,14 @@ class StaticWorker:
     url: str
     """`http://host:port`, no trailing slash."""
     events: str | None = None
-    """The ZMQ endpoint of rank 0; further ranks count its port up."""
+    """The ZMQ endpoint of rank 0; further ranks count its port up. `off`: read none, not even
+    those that the worker tells of."""
     replay: str | None = None
     topic: str = ""
     curve: str | None = None
     """The event sockets' CurveZMQ public key (Z85); absent: they are plain."""
+    tokenizer: bool = True
+    """Whether the model's directory, if the worker names one that is here, gives the tokenizer."""
     key: str | None = field(default=None, repr=False)
     """The bearer key of its HTTP app."""
 
@@ -55,10 +62,14 @@ def parse_static_worker(text: str) -> StaticWorker:
 def static_worker(url: str, options: Mapping[str, str]) -> StaticWorker:
     """A worker by its URL and its options; raises `SettingsError` that names the wrong part."""
     for name in ("events", "replay"):
-        if name in options:
+        if name in options and (name, options[name]) != ("events", OFF):
             _check_endpoint(url, name, options[name])
     if "events" not in options and {"replay", "topic", "curve"} & set(options):
         raise _wrong(url, "`replay`, `topic` and `curve` need `events`")
+    if options.get("events") == OFF and {"replay", "topic", "curve"} & set(options):
+        raise _wrong(url, "`replay`, `topic` and `curve` need an endpoint of events")
+    if options.get("tokenizer", OFF) != OFF:
+        raise _wrong(url, "`tokenizer` can only be `off`")
     if len(options.get("curve", "-" * _CURVE_KEY_LENGTH)) != _CURVE_KEY_LENGTH:
         raise _wrong(url, f"`curve` must be a public key of {_CURVE_KEY_LENGTH} characters")
     return StaticWorker(
@@ -67,6 +78,7 @@ def static_worker(url: str, options: Mapping[str, str]) -> StaticWorker:
         replay=options.get("replay"),
         topic=options.get("topic", ""),
         curve=options.get("curve"),
+        tokenizer="tokenizer" not in options,
         key=_key(url, options),
     )
 

@@ -8,10 +8,10 @@ import pytest
 from loadtest.plan import Slo
 from loadtest.records import ErrorKind
 from loadtest.simulation.fleet import MODEL, FleetSimulation
-from loadtest.simulation.plan import Failure
+from loadtest.simulation.plan import Failure, FleetPlan, Sight
 from loadtest.simulation.summary import summary_of
 from router.scheduling.policies import POLICY_NAMES
-from tests.simulation.fleets import PROFILE, settings_with, simulated
+from tests.simulation.fleets import PROFILE, conversations, settings_with, simulated
 
 
 def errors(simulation: FleetSimulation) -> dict[ErrorKind, int]:
@@ -145,3 +145,18 @@ def test_a_slow_worker_gets_less_once_it_is_known() -> None:
     simulation = simulated(profiles=(PROFILE, PROFILE, PROFILE, slow), sessions=120)
     shares = np.bincount(np.asarray(simulation.columns.worker)[100:], minlength=4)
     assert shares[3] < 0.4 * shares[:3].mean()
+
+
+def test_without_events_a_fleet_learns_where_prefixes_are_and_invents_little() -> None:
+    ratio, wrong = {}, {}
+    sights: tuple[Sight, ...] = ("events", "counts", "nothing")
+    for sight in sights:
+        plan = FleetPlan(profiles=(PROFILE,) * 4, settings=settings_with(), sight=sight)
+        simulation = FleetSimulation(plan)
+        simulation.run(conversations(120, 20.0))
+        simulation.check_invariants()
+        summary, beyond = summary_of(simulation.columns, Slo())
+        ratio[sight], wrong[sight] = summary.cached_ratio or 0.0, beyond.mispredicted_ratio
+    assert wrong["events"] < 0.05
+    assert ratio["counts"] > 0.85 * ratio["events"]
+    assert ratio["nothing"] > 0.75 * ratio["events"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,15 @@ def test_our_own_router_understands_the_workers_it_is_told() -> None:
 def test_an_unknown_contender_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="smg/cache_aware"):
         contender("smg/cache-aware")
+
+
+def test_the_approximate_mode_is_told_of_neither_events_nor_tokenizer() -> None:
+    one = contender("rhizome/cost-approximate")
+    command = command_of(one, PLACE, Ports(1, 2), {})
+    assert command[command.index("--policy") + 1] == "cost"
+    assert "--tokenizer" not in command
+    assert all(
+        said.endswith(",events=off,tokenizer=off")
+        for flag, said in pairwise(command)
+        if flag == "--worker"
+    )

@@ -87,3 +87,19 @@ def test_a_key_file_keeps_the_key_out_of_the_command_line(tmp_path: Path) -> Non
         parse_static_worker(f"http://h:1,key-file={file}")
     with pytest.raises(SettingsError, match="cannot read the key file"):
         parse_static_worker(f"http://h:1,key-file={tmp_path / 'none'}")
+
+
+def test_a_worker_can_be_taken_as_one_that_tells_nothing() -> None:
+    worker = parse_static_worker("http://h:1,events=off,tokenizer=off")
+    assert worker.events == "off"
+    assert not worker.tokenizer
+    assert parse_static_worker("http://h:1").tokenizer
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("http://h:1,tokenizer=on", "only be `off`"), ("http://h:1,events=off,topic=t", "endpoint")],
+)
+def test_only_off_turns_off(text: str, part: str) -> None:
+    with pytest.raises(SettingsError, match=part):
+        parse_static_worker(text)
