@@ -105,6 +105,11 @@ def ask_each(
     return [one for one in found if not isinstance(one, StartError)], errors
 
 
+def each_router(answers: list[Any]) -> list[Any]:
+    """The answers of single routers: one with several processes answers for each of them."""
+    return [one for answer in answers for one in answer.get("routers", [answer])]
+
+
 async def _asked(ask: Callable[[AdminApi], Awaitable[T]], admin: AdminApi) -> T | StartError:
     try:
         return await ask(admin)

@@ -18,6 +18,7 @@ from rhizome.cli.admin import (
     NameOption,
     NotThere,
     ask_each,
+    each_router,
     find_admins,
 )
 from rhizome.errors import ClusterError, SettingsError, StartError
@@ -67,7 +68,7 @@ def _any_of(admins: list[AdminApi], method: str, path: str, body: object = None)
     if not answers:
         worst = [error for error in errors if not isinstance(error, NotThere)] or errors
         raise _all_said(worst)
-    return answers
+    return each_router(answers)
 
 
 def _all_said(errors: list[StartError]) -> StartError:

@@ -18,6 +18,7 @@ from rhizome.cli.admin import (
     KeyFileOption,
     NameOption,
     ask_each,
+    each_router,
     find_admins,
 )
 from rhizome.cli.errors import explain
@@ -131,7 +132,7 @@ def _call(admins: list[AdminApi], method: str, path: str, body: object = None) -
         raise errors[0]
     for error in errors:
         explain(error)
-    return answers
+    return each_router(answers)
 
 
 def _print_json(found: list[Any]) -> None:

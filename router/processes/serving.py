@@ -80,7 +80,8 @@ async def _serve(
         tasks.start("look", page.look(clock))
         doors = [(metrics, app_front(page, http, tasks, deadlines))]
         if admin is not None:
-            steering = Steering(watcher.processes, asking)
+            body_bytes_max = watcher.settings.router.relay.body_bytes_max
+            steering = Steering(watcher.processes, asking, body_bytes_max)
             doors.append((admin, app_front(steering, http, tasks, deadlines)))
         for listening, front in doors:
             listener = Listener(front)

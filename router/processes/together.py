@@ -1,23 +1,28 @@
 """What the processes say as one: their metrics on one page, their admin APIs behind one port.
 
 Metrics get a label for each process (`router.processes.pages`). Of the admin API a question goes to
-one process after the other until one knows the answer (a decision is known where it was made); an
-order goes to all, and the answer is that of the one that was least content.
+all processes: where one knows the answer (a decision is known where it was made) it is that one's,
+where several do it is `{"routers": [...]}`, an answer of each. An order goes to all, and the answer
+is that of the one that was least content.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from rhizome.clock import Clock
+from rhizome.errors import BodyTooLarge, NoHealthyWorker
+from router.http.border import error_response
 from router.processes.pages import merged
 from router.processes.process import Process
 from router.processes.watcher import Counters
@@ -28,6 +33,7 @@ _LOOK_INTERVAL_S = 5.0
 _SILENT_MAX = 6
 _PAGE_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _QUESTIONS = ("GET", "HEAD")
+_OK = 200
 _NOT_KNOWN = 404
 _NOBODY = 503
 
@@ -94,22 +100,32 @@ class Steering:
 
     processes: Callable[[], Sequence[Process]]
     session: aiohttp.ClientSession
+    body_bytes_max: int
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        body = await request.body()
+        body = await self._body(request)
+        if body is None:
+            error = BodyTooLarge(f"the body is longer than {self.body_bytes_max} bytes")
+            await error_response(error)(scope, receive, send)
+            return
         ports = [one.admin_port for one in self.processes() if not one.is_leaving]
-        found = [port for port in ports if port is not None]
-        answer = Response(status_code=_NOBODY)
+        asked = [self._ask(port, request, body) for port in ports if port is not None]
+        answers = await asyncio.gather(*asked)
         if request.method in _QUESTIONS:
-            for port in found:
-                answer = await self._ask(port, request, body)
-                if answer.status_code not in (_NOT_KNOWN, _NOBODY):
-                    break
-        elif found:
-            answers = await asyncio.gather(*(self._ask(port, request, body) for port in found))
-            answer = max(answers, key=lambda one: one.status_code)
+            answer = one_answer(answers)
+        else:
+            answer = max(answers, key=lambda one: one.status_code, default=_nobody())
         await answer(scope, receive, send)
+
+    async def _body(self, request: Request) -> bytes | None:
+        """None where it is too long."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self.body_bytes_max:
+                return None
+        return body
 
     async def _ask(self, port: int, request: Request, body: bytes) -> Response:
         url = f"http://127.0.0.1:{port}{request.url.path}"
@@ -128,7 +144,32 @@ class Steering:
                     media_type=response.headers.get("content-type"),
                 )
         except (aiohttp.ClientError, TimeoutError):
-            return Response(status_code=_NOBODY)
+            return _nobody()
+
+
+def one_answer(answers: Sequence[Response]) -> Response:
+    """To a question that all were asked: of those that know, whose answers may be lists."""
+    known = [one for one in answers if one.status_code not in (_NOT_KNOWN, _NOBODY)]
+    if not known:
+        return min(answers, key=lambda one: one.status_code, default=_nobody())
+    if len(known) == 1 or any(one.status_code != _OK for one in known):
+        return known[0]
+    bodies = [_object(one) for one in known]
+    if all("router" in one and any(isinstance(v, list) for v in one.values()) for one in bodies):
+        return JSONResponse({"routers": bodies})
+    return known[0]
+
+
+def _object(answer: Response) -> dict[str, Any]:
+    try:
+        found = json.loads(bytes(answer.body))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _nobody() -> Response:
+    return error_response(NoHealthyWorker("no router process answers; try again"))
 
 
 def session() -> aiohttp.ClientSession:

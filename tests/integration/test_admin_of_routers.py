@@ -235,6 +235,35 @@ def test_no_key_is_in_a_log_or_in_the_process_list(rig: Rig) -> None:
     assert b"the-admin-key" not in told
 
 
+def test_two_processes_of_one_router_answer_behind_one_port(rig: Rig, tmp_path: Path) -> None:
+    ports = [free_port(HOST, frozenset()) for _ in range(3)]
+    flags = ("--worker", rig.workers[0], "--port", str(ports[0]), "--metrics-port", str(ports[1]))
+    log = tmp_path / "router.log"
+    with process(
+        *("router", *flags, "--admin-port", str(ports[2])),
+        log=log,
+        RHIZOME_ROUTER__ADMIN__KEY="the-admin-key",
+        RHIZOME_ROUTER__KEYS_FILE=str(rig.keys_file),
+        RHIZOME_ROUTER__PROCESSES="2",
+    ):
+        router = RouterProcess(f"http://{HOST}:{ports[0]}", f"http://{HOST}:{ports[2]}", log)
+        both = Rig([router], rig.workers, rig.key_file, rig.keys_file, tmp_path)
+        wait_for(partial(is_ready, router))
+        had = {}
+        for number in range(40):  # the kernel spreads connections among the processes
+            answer = both.post(router, f"p{number}")
+            had[f"p{number}"] = answer.headers["x-rhizome-router"]
+            if len(set(had.values())) == 2:
+                break
+        assert len(set(had.values())) == 2
+        first, last = "p0", f"p{len(had) - 1}"
+        for name in (first, last):
+            found = json.loads(both.command("explain", name, "--json"))
+            assert found["router"] == had[name]
+        listed = json.loads(both.command("workers", "list", "--json"))
+        assert {one["router"] for one in listed} == set(had.values())
+
+
 def test_without_keys_a_router_does_not_start_unless_told(tmp_path: Path) -> None:
     ended = subprocess.run(
         [*RHIZOME, "router", "--port", "0", "--metrics-port", "0"],
