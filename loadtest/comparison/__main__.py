@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = known.add_argument
-    add("--full", action="store_true", help="all workloads at three loads")
+    add("--full", action="store_true", help="all workloads, four of them at three loads")
     add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: five)")
     add("--workload", action="append", help="repeatable (default: three)")
     add("--level", action="append", type=float, help="share of the knee, repeatable (default: 1)")
@@ -68,20 +68,22 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     chosen = [contenders.contender(name) for name in names]
     workloads = tuple(scenarios.SCENARIOS) if full else scenarios.DEFAULT_SCENARIOS
     loads = [scenarios.scenario(name) for name in options.workload or workloads]
-    levels = scenarios.FULL_LEVELS if full else scenarios.DEFAULT_LEVELS
     return [
         Cell(load, level, one, repeat)
         for repeat in range(options.repeats)
         for load in loads
-        for level in options.level or levels
+        for level in options.level or (load.full_levels if full else scenarios.DEFAULT_LEVELS)
         for one in chosen
     ]
 
 
 def estimate_s(options: argparse.Namespace, cells: Sequence[Cell]) -> float:
     """How long the runs will take, about."""
-    loaded_s = sum(cell.scenario.duration_scale for cell in cells) * float(options.duration_s)
-    return loaded_s + len(cells) * (float(options.warmup_s) + BETWEEN_S)
+    duration_s, warmup_s = float(options.duration_s), float(options.warmup_s)
+    return sum(
+        cell.scenario.duration_scale * duration_s + cell.scenario.tail_s + warmup_s + BETWEEN_S
+        for cell in cells
+    )
 
 
 def course_of(options: argparse.Namespace, cells: Sequence[Cell], directory: Path) -> Course:

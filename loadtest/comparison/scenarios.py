@@ -37,6 +37,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     knee_per_s: float
     """Of round robin, in requests per second."""
     slo: Slo = Slo(ttft_ms=500.0, tpot_ms=50.0)
+    full_levels: tuple[float, ...] = FULL_LEVELS
+    """The loads of a full comparison."""
+    tail_s: float = 0.0
+    """How much longer than others' its last answers take, about."""
     duration_scale: float = 1.0
     """How much longer its runs are than others: for those with few requests in a second."""
     api: Api = Api.CHAT
@@ -86,6 +90,8 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 name="mooncake",
                 choice=Choice(name="mooncake"),
                 knee_per_s=8.0,  # not searched for: its prompts are so long that runs hold few
+                full_levels=(1.0,),
+                tail_s=30.0,
                 slo=Slo(ttft_ms=5_000.0, tpot_ms=200.0),
                 duration_scale=2.0,
             ),
@@ -102,6 +108,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             Scenario(
                 name="decode-heavy",
                 choice=Choice(name="decode-heavy", settings={"output_tokens": 200}),
+                full_levels=(1.0,),
                 knee_per_s=20.0,  # what two cores can stream, below what the fleet could
             ),
         )
