@@ -173,14 +173,10 @@ class PrefixIndex:
             self._suspended &= ~holder.bit
 
     def distrust(self, target: str, distrusted: bool) -> None:
-        """Whether the truth about the target is kept but not credited, suspended or not.
-
-        The feed suspends while it is in doubt itself; this is for whoever found it to be wrong.
-        """
+        """Whether the truth about the target, found to be wrong, is kept but not credited."""
         holder = self._holders.get(target)
         if holder is not None:
-            bit = holder.bit
-            self._distrusted = self._distrusted | bit if distrusted else self._distrusted & ~bit
+            self._distrusted = self._distrusted & ~holder.bit | distrusted * holder.bit
 
     def predict(self, target: str, hashes: Sequence[int], expires_at_s: float) -> None:
         """The target will hold these blocks; believed while the time is before `expires_at_s`."""
@@ -244,8 +240,7 @@ class PrefixIndex:
         return holder.slot if holder is not None else -1
 
     def truth_depth(self, target: str, hashes: Sequence[int]) -> int:
-        """How many leading blocks the target can reuse by the truth alone, credited or not,
-        from whatever tier."""
+        """How many leading blocks the target can reuse by the truth alone, credited or not."""
         holder = self._holders.get(target)
         if holder is None or not hashes:
             return 0
