@@ -216,8 +216,10 @@ def test_after_a_snapshot_the_index_knows_what_an_engine_holds_below_a_known_beg
     engine = EngineModel(blocks_max=CACHE, ring_max=1)
     always, late = RememberedTruth(), RememberedTruth()
     feeds = [
-        EventFeed(TARGET, truth, block_size=BLOCK, blocks_max=CACHE, can_replay=True, **more)
-        for truth, more in ((always, {}), (late, {"can_snapshot": True}))
+        EventFeed(
+            TARGET, truth, block_size=BLOCK, blocks_max=CACHE, can_replay=True, can_snapshot=is_late
+        )
+        for truth, is_late in ((always, False), (late, True))
     ]
     feeds[0].connected()
     feeds[0].replay_ended()
