@@ -213,8 +213,9 @@ class Service:
 
     def _settle(self, call: Call, outcome: Outcome, refusal: RequestError | None) -> None:
         now_s = self.clock.monotonic_s()
-        call.decision.ended(_ending(call, outcome, refusal, now_s), _ttft_ms(call.assignment))
-        self.decisions.end(call.decision)
+        with self.dispatcher.faults.contained(Part.EXPLANATION):
+            call.decision.ended(_ending(call, outcome, refusal, now_s), _ttft_ms(call.assignment))
+            self.decisions.end(call.decision)
         if outcome is Outcome.COMPLETED:
             with self.dispatcher.faults.contained(Part.WARMUP):
                 self.notes.answered(call, now_s)
