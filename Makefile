@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu bench-compare bench-overhead bench-spread clean
+.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-prefix bench-calibration bench-calibration-cpu bench-compare bench-overhead bench-routers bench-spread clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,6 +63,9 @@ bench-compare: setup ## Compare Rhizome with other routers on simulated workers 
 
 bench-overhead: setup ## CPU per request and token beside other routers (ten minutes; --help for more)
 	@$(BIN)/python -m loadtest.overhead $(ARGS)
+
+bench-routers: setup ## Three routers that tell each other of their load beside one, simulated (ten minutes of CPU)
+	@$(BIN)/python -m tools.bench_routers $(ARGS)
 
 bench-spread: setup ## How load and hot prefixes spread over simulated workers (two minutes of CPU)
 	@$(BIN)/python -m loadtest.spread $(ARGS)

@@ -81,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--routers", type=int, default=3)
     parser.add_argument("--delay-ms", type=float, default=2.0)
     parser.add_argument("--duration", type=float, default=60.0)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--profile", default="qwen3-32b-h100-tp2")
     parser.add_argument("--workloads", nargs="+", default=["sessions", "agents"])
     parser.add_argument("--loads", nargs="+", type=float, default=[1.0, 1.3])

@@ -2,9 +2,10 @@
 
 News go out at once, and then not again for `interval_s`: what happens in between goes together.
 Everything is told again every `whole_interval_s`, which makes good what was lost and renews the
-lease. A channel that is away costs its messages and nothing else: nobody waits for it, what is not
-sent is not kept, and when the others' leases have ended this router counts its own load alone, and
-says so once. The same message may come over two channels; it counts once.
+lease; a router that hears of no other one tells no more than that. A channel that is away costs its
+messages and nothing else: nobody waits for it, what is not sent is not kept, and when the others'
+leases have ended this router counts its own load alone, and says so once. The same message may come
+over two channels; it counts once.
 """
 
 from __future__ import annotations
@@ -125,8 +126,9 @@ class PeerExchange:
                 self._asks = False
             else:
                 self._news.clear()
-                news = self._own.news()
-                if news is not None:
+                if not len(self._view):
+                    self._own.forget()
+                elif (news := self._own.news()) is not None:
                     self._offer(news)
             await clock.sleep(settings.interval_s)
             if not self._news.is_set():

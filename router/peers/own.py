@@ -70,6 +70,11 @@ class OwnNews:
         self._changed.difference_update(targets)
         return self._tell([self._load(target) for target in targets])
 
+    def forget(self) -> None:
+        """Nobody is there to be told; whoever comes gets a whole message."""
+        self._changed.clear()
+        self._predictions, self._blocks = [], 0
+
     def whole(self, *, asks: bool = False) -> Iterator[Told]:
         """Everything: one message, or several where one has no room for all targets.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from rhizome.stores.broadcast import Broadcast, Listener
 from rhizome.stores.memory.broadcast import MemoryBroadcast
 from rhizome.tasks import Tasks
 from router.peers.exchange import Hearers, PeerExchange
-from router.peers.messages import Prediction
+from router.peers.messages import Prediction, decode
 from router.peers.own import OwnNews
 from router.peers.view import PeerView
 from router.scheduling.load import LoadBook
@@ -28,16 +29,17 @@ _SETTINGS = PeerSettings(interval_s=0.002, whole_interval_s=0.05, lease_s=0.4)
 class _Router:
     name: str
     channels: list[Broadcast]
+    settings: PeerSettings = _SETTINGS
     book: LoadBook = field(default_factory=LoadBook)
     predicted: list[Prediction] = field(default_factory=list)
     freed: int = 0
 
     def __post_init__(self) -> None:
         self.own = OwnNews(self.name, self.book)
-        self.view = PeerView(self.name, _SETTINGS.lease_s)
+        self.view = PeerView(self.name, self.settings.lease_s)
         hearers = Hearers(self.predicted.append, self._free)
         self.exchange = PeerExchange(
-            self.channels, self.own, self.view, hearers, _SETTINGS, SystemClock()
+            self.channels, self.own, self.view, hearers, self.settings, SystemClock()
         )
 
     def _free(self) -> None:
@@ -152,3 +154,20 @@ async def test_what_cannot_be_read_is_counted_and_changes_nothing() -> None:
         await channel.publish(b"\xc1 not a message")
         await eventually(lambda: one.exchange.counters.unreadable == 1)
         assert len(one.view) == 0
+
+
+async def test_a_router_that_is_alone_tells_only_that_it_is_there() -> None:
+    channel = MemoryBroadcast()
+    settings = PeerSettings(interval_s=0.001, whole_interval_s=5.0, lease_s=60.0)
+    one = _Router("r1", [channel], settings=settings)
+    async with channel.listen() as listener, Tasks("routers") as tasks:
+        tasks.start("one", one.exchange.run())
+        await eventually(lambda: one.exchange.counters.sent > 0)
+        for _ in range(20):
+            one.book.release(one.book.reserve("a", 7, 0.0))
+            await asyncio.sleep(0.002)
+        heard = []
+        while (message := await listener.receive(0.05)) is not None:
+            heard.append(decode(message))
+    assert heard
+    assert all(told is not None and told.is_whole for told in heard)
