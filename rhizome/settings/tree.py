@@ -222,7 +222,7 @@ class TrustSettings(Slice):
 
 
 class RenderingSettings(Slice):
-    stall_s: Seconds = 0.012
+    stall_s: Seconds = 0.016
     """Longest wait for a prompt's token ids, 2 ms more for each kilobyte of the request; a prompt
     that takes longer is routed by its bytes."""
     deadline_s: Seconds = 2.0
