@@ -74,6 +74,11 @@ class WorkerView:
     detail: str
 
 
+def names_of(record: WorkerRecord) -> tuple[str, ...]:
+    """What requests may ask the worker for: its model, and adapters of it."""
+    return (record.model, *record.adapters)
+
+
 def targets_of(record: WorkerRecord) -> tuple[Target, ...]:
     """The routing targets of a worker: itself, or one for each data-parallel rank."""
     if record.data_parallel == 1:
@@ -127,7 +132,8 @@ class Fleet:
             if worker is not None:
                 self._tell_left(worker)
             worker = self._workers[record.worker_id] = _Worker(record, targets_of(record))
-        self._remember(record.model)
+        for name in names_of(record):
+            self._remember(name)
         self.generation += 1
         self._announce(worker)
 
@@ -210,7 +216,7 @@ class Fleet:
     def _is_able(self, worker: _Worker, model: str) -> bool:
         record = worker.record
         return (
-            record.model == model
+            model in names_of(record)
             and record.state is WorkerState.READY
             and not worker.suspended
             and record.worker_id not in self._draining
@@ -238,8 +244,8 @@ class Fleet:
         )
 
     def models(self) -> tuple[str, ...]:
-        """Names of models that some living worker serves or loads, sorted."""
-        return tuple(sorted({worker.record.model for worker in self._workers.values()}))
+        """Names of models and adapters that some living worker serves or loads, sorted."""
+        return tuple(sorted({one for w in self._workers.values() for one in names_of(w.record)}))
 
     def knows_model(self, model: str) -> bool:
         """Whether the model is served now or was: `503, come back` rather than `404`."""
@@ -247,7 +253,7 @@ class Fleet:
 
     def record_of_model(self, model: str) -> WorkerRecord | None:
         """Some worker of the model, a ready one if there is one."""
-        of_model = [w.record for w in self._workers.values() if w.record.model == model]
+        of_model = [w.record for w in self._workers.values() if model in names_of(w.record)]
         ready = [record for record in of_model if record.state is WorkerState.READY]
         return next(iter(ready or of_model), None)
 

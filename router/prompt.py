@@ -45,11 +45,17 @@ class RenderedPrompt:
     Hashes are computed once per block size; approximate prompts have one size for all workers.
     """
 
-    def __init__(self, rendered: Rendered, salt: str | None, settings: PrefixSettings) -> None:
+    def __init__(
+        self,
+        rendered: Rendered,
+        salt: str | None,
+        settings: PrefixSettings,
+        adapter: str | None = None,
+    ) -> None:
         self._token_ids = rendered.token_ids
         self._text = rendered.text
         self._exact = rendered.exact
-        self._root = root_hash(salt=salt)
+        self._root = root_hash(lora=adapter, salt=salt)
         self._settings = settings
         self._hashes: dict[int, list[int]] = {}
 

@@ -147,7 +147,8 @@ class Service:
             return UnsharedPrompt(len(body.raw), self.settings.prefix)
         record = self.fleet.record_of_model(body.model)
         rendered = await self.renderings.render(body, record)
-        prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix)
+        adapter = None if record is None or record.model == body.model else body.model
+        prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix, adapter)
         self.metrics.rendered(body.model, rendered.why)
         call.decision.rendered(prompt.tokens, exact=prompt.exact)
         longest = record.max_model_len if record is not None else None

@@ -40,6 +40,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """New for every start of the engine; a change voids all that was known of its cache."""
     model: str
     """The model's served name."""
+    adapters: tuple[str, ...] = ()
+    """Names of LoRA adapters of the model that the engine serves, too."""
     url: str
     """`http://host:port`, no trailing slash."""
     state: WorkerState

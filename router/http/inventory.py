@@ -22,7 +22,7 @@ def build_inventory(fleet: Fleet, products: Products, keys: KeyCheck) -> APIRout
         """A model by the name that clients use; a product looks like its largest share."""
         served = products.first_model(name)
         record = fleet.record_of_model(served or name)
-        return None if record is None and served is None else _model(name, record)
+        return None if record is None and served is None else _model(name, served or name, record)
 
     @routes.get("/v1/models", tags=["models"], dependencies=[Depends(keys)])
     async def list_models() -> dict[str, Any]:
@@ -56,12 +56,15 @@ def build_inventory(fleet: Fleet, products: Products, keys: KeyCheck) -> APIRout
     return routes
 
 
-def _model(name: str, record: WorkerRecord | None) -> dict[str, Any]:
+def _model(name: str, served: str, record: WorkerRecord | None) -> dict[str, Any]:
+    """OpenAI's model object, with vLLM's fields."""
+    is_adapter = record is not None and served != record.model
     return {
         "id": name,
         "object": "model",
         "created": 0 if record is None else int(record.started_wall_s),
         "owned_by": "rhizome",
-        "root": name if record is None else record.model,
+        "root": served,
+        "parent": record.model if is_adapter and record is not None else None,
         "max_model_len": None if record is None else record.max_model_len,
     }

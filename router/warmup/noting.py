@@ -39,7 +39,7 @@ class PrefixNotes:
             return
         size = assignment.target.record.block_size
         origin = Origin(
-            model=assignment.target.record.model,
+            model=assignment.job.model,  # an adapter's prefixes are replayed to nobody
             salt=call.body.cache_salt,
             block_tokens=prompt.block_tokens(size),
             block_bytes=0 if prompt.has_tokens else self._block_bytes,

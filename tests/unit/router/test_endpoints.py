@@ -297,3 +297,19 @@ async def test_a_deadline_that_is_no_time_is_refused(http: httpx.AsyncClient, gi
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "x-request-timeout"
+
+
+async def test_an_adapter_is_a_model_of_its_own(api: Api, http: httpx.AsyncClient) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": LONG}]}
+    async with running_engine(FakeEngine()) as engine:
+        api.join(engine, adapters=("pirate",))
+        await http.post("/v1/chat/completions", json=body)
+        adapted = await http.post("/v1/chat/completions", json={**body, "model": "pirate"})
+        assert adapted.status_code == 200, adapted.text
+        again = await http.post("/v1/chat/completions", json={**body, "model": "pirate"})
+        listed = (await http.get("/v1/models")).json()["data"]
+        assert (await http.get("/v1/models/pirate")).json()["parent"] == "m"
+    assert [one["id"] for one in listed] == ["m", "pirate"]
+    assert [one["model"] for one in engine.requests] == ["m", "pirate", "pirate"]
+    assert adapted.headers["x-rhizome-prefix-tokens"] == "0", "the model's own blocks are no help"
+    assert int(again.headers["x-rhizome-prefix-tokens"]) > 200

@@ -43,6 +43,7 @@ async def test_the_record_is_what_the_engine_says(session: aiohttp.ClientSession
     async with FakeEngine(key="k", sources={"0": told}).serving() as url:
         record = await described(session, f"{url},key=k")
     assert (record.model, record.model_root, record.max_model_len) == ("m", "/models/m", 2048)
+    assert record.adapters == ("lora",)
     assert (record.block_size, record.kv_blocks, record.data_parallel) == (32, 1000, 1)
     assert record.events == (
         EventSource(
