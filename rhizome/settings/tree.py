@@ -107,7 +107,8 @@ class PrefixSettings(Slice):
     predicted_ttl_s: Seconds = 5.0
     """How long a dispatched prompt counts as held by its worker before events confirm it."""
     approximate_ttl_s: Seconds = 120.0
-    """The same for workers without KV events."""
+    """The same for workers without KV events that neither announce the size of their cache nor
+    report cached tokens; for others it is learned."""
     approximate_block_bytes: int = Field(default=128, ge=16, le=4096)
     """Bytes of rendered prompt per block where there is no tokenizer."""
     bytes_per_token: float = Field(default=4.0, gt=0, le=64)
