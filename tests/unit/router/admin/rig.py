@@ -24,6 +24,7 @@ async def serving(**flags: object) -> AsyncIterator[tuple[Api, httpx.AsyncClient
         router__admin__key=ADMIN_KEY,
         router__admin__keys={"ops": hash_of("ops-key")},
         router__keys={"alice": hash_of(CLIENT_KEY)},
+        router__discovery__probe_interval_s=3600.0,
         **flags,
     )
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
