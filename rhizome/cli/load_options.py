@@ -1,11 +1,14 @@
-"""The flags of `rhizome loadtest run` and `sweep`, and what they become."""
+"""The flags of `rhizome loadtest` and `simulate`, declared once, and what they become."""
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -73,6 +76,66 @@ Html = Annotated[Path | None, typer.Option(help="A report of it as one page.")]
 Label = Annotated[str | None, typer.Option(help="Its name in reports; the model's without it.")]
 
 _GENERATED_S = 60.0
+Flags = Mapping[str, tuple[Any, Any]]
+"""What a flag is, and its default, by the name that the command gets it under."""
+WORKLOAD: Flags = MappingProxyType(
+    {
+        "workload": (WorkloadName, "sessions"),
+        "trace": (Trace, None),
+        "curve": (Curve, None),
+        "settings": (Settings, None),
+        "rate_scale": (RateScale, 1.0),
+        "time_scale": (TimeScale, 1.0),
+        "duration": (Duration, None),
+        "requests": (RequestsMax, None),
+        "warmup": (Warmup, 0.0),
+        "seed": (Seed, 0),
+        "tenants": (Tenants, None),
+        "label": (Label, None),
+    }
+)
+"""What is asked for, in a load test as in a simulation."""
+CLIENT: Flags = MappingProxyType(
+    {
+        "model": (Model, None),
+        "tokenizer": (Tokenizer, None),
+        "api": (ApiName, None),
+        "api_key": (ApiKey, None),
+        "keys": (Keys, None),
+        "processes": (Processes, 1),
+        "real_answers": (RealAnswers, False),
+        "extra": (Extra, None),
+        "slo_ttft_ms": (SloTtft, 1000.0),
+        "slo_tpot_ms": (SloTpot, 100.0),
+        "limit_lag_ms": (LimitLag, 25.0),
+        "limit_cpu": (LimitCpu, 0.85),
+        "timeout": (Timeout, 900.0),
+        "html": (Html, None),
+    }
+)
+"""How it is asked, and when the answers count."""
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def also(*groups: Flags) -> Callable[[Command], Command]:
+    """Lets a command take the flags of these groups, after its own and as its `**` keywords."""
+
+    def taking(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        shared = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+            )
+            for group in groups
+            for name, (kind, default) in group.items()
+        ]
+        parameters = [*own, *shared]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return taking
 
 
 def aim_of(given: dict[str, Any], rate_per_s: float | None) -> Aim:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -41,54 +41,31 @@ def register(app: typer.Typer) -> None:
 
 def _add_run(group: typer.Typer) -> None:
     @group.command("run")
+    @flags.also(flags.WORKLOAD, flags.CLIENT)
     def run(
         url: flags.Url,
-        model: flags.Model = None,
-        tokenizer: flags.Tokenizer = None,
-        workload: flags.WorkloadName = "sessions",
-        trace: flags.Trace = None,
-        curve: flags.Curve = None,
-        settings: flags.Settings = None,
-        api: flags.ApiName = None,
         rate: Annotated[
             float | None, typer.Option(help="Mean requests a second; a trace's own without it.")
         ] = None,
-        rate_scale: flags.RateScale = 1.0,
-        time_scale: flags.TimeScale = 1.0,
-        duration: flags.Duration = None,
-        requests: flags.RequestsMax = None,
-        warmup: flags.Warmup = 0.0,
-        seed: flags.Seed = 0,
-        tenants: flags.Tenants = None,
-        api_key: flags.ApiKey = None,
-        keys: flags.Keys = None,
-        processes: flags.Processes = 1,
-        real_answers: flags.RealAnswers = False,
-        extra: flags.Extra = None,
-        slo_ttft_ms: flags.SloTtft = 1000.0,
-        slo_tpot_ms: flags.SloTpot = 100.0,
-        limit_lag_ms: flags.LimitLag = 25.0,
-        limit_cpu: flags.LimitCpu = 0.85,
-        timeout: flags.Timeout = 900.0,
-        label: flags.Label = None,
         output: flags.Output = Path("loadtest.json"),
-        html: flags.Html = None,
         save_requests: Annotated[
             Path | None, typer.Option(help="One JSON line for each request.")
         ] = None,
+        **given: Any,
     ) -> None:
         """Send one workload. The exit status is 1 for a result that is not valid."""
-        given = locals()
-        aim = flags.aim_of(given, rate)
-        result = asyncio.run(_run(aim, flags.plan_of(given, aim), label, save_requests))
+        aim = flags.aim_of(given | {"url": url}, rate)
+        plan = flags.plan_of(given, aim)
+        result = asyncio.run(_run(aim, plan, given["label"], save_requests))
         print_run(Console(), result)
-        _keep(result, output, html)
+        _keep(result, output, given["html"])
         if not result.valid:
             raise typer.Exit(_NOT_VALID)
 
 
 def _add_sweep(group: typer.Typer) -> None:
     @group.command("sweep")
+    @flags.also(flags.WORKLOAD, flags.CLIENT)
     def sweep(
         url: flags.Url,
         rates: Annotated[str, typer.Option(help="Requests a second, such as 1,2,4,8.")],
@@ -98,44 +75,19 @@ def _add_sweep(group: typer.Typer) -> None:
         goodput: Annotated[
             float, typer.Option(min=0.01, max=1.0, help="Least share of good requests.")
         ] = 0.9,
-        model: flags.Model = None,
-        tokenizer: flags.Tokenizer = None,
-        workload: flags.WorkloadName = "sessions",
-        trace: flags.Trace = None,
-        curve: flags.Curve = None,
-        settings: flags.Settings = None,
-        api: flags.ApiName = None,
-        rate_scale: flags.RateScale = 1.0,
-        time_scale: flags.TimeScale = 1.0,
-        duration: flags.Duration = None,
-        requests: flags.RequestsMax = None,
-        warmup: flags.Warmup = 0.0,
-        seed: flags.Seed = 0,
-        tenants: flags.Tenants = None,
-        api_key: flags.ApiKey = None,
-        keys: flags.Keys = None,
-        processes: flags.Processes = 1,
-        real_answers: flags.RealAnswers = False,
-        extra: flags.Extra = None,
-        slo_ttft_ms: flags.SloTtft = 1000.0,
-        slo_tpot_ms: flags.SloTpot = 100.0,
-        limit_lag_ms: flags.LimitLag = 25.0,
-        limit_cpu: flags.LimitCpu = 0.85,
-        timeout: flags.Timeout = 900.0,
-        label: flags.Label = None,
         output: flags.Output = Path("loadtest-sweep.json"),
-        html: flags.Html = None,
+        **given: Any,
     ) -> None:
         """Send one workload at rising rates and find the knee: the highest rate, all lower ones
         included, at which the share of good requests is at least --goodput. Each level has a seed
         of its own, counted up from --seed, so that none meets another's cache."""
-        given = locals()
         levels = _rates(rates)
-        aim = flags.aim_of(given, levels[0])
+        aim = flags.aim_of(given | {"url": url}, levels[0])
         plan = flags.plan_of(given, aim)
-        result = asyncio.run(_sweep(aim, plan, label, _Levels(levels, refine, goodput)))
+        how = _Levels(levels, refine, goodput)
+        result = asyncio.run(_sweep(aim, plan, given["label"], how))
         print_sweep(Console(), result)
-        _keep(result, output, html)
+        _keep(result, output, given["html"])
         if not all(level.valid for level in result.levels):
             raise typer.Exit(_NOT_VALID)
 

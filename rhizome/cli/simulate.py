@@ -86,6 +86,7 @@ def register(app: typer.Typer) -> None:
 
 def _add_run(group: typer.Typer) -> None:
     @group.command("run")
+    @flags.also(flags.WORKLOAD)
     def run(
         policy: Annotated[
             list[str] | None, typer.Option(help="How workers are chosen; repeat to compare.")
@@ -93,18 +94,7 @@ def _add_run(group: typer.Typer) -> None:
         profile: Profiles = None,
         workers: Workers = None,
         block_size: BlockSize = None,
-        workload: flags.WorkloadName = "sessions",
-        trace: flags.Trace = None,
-        curve: flags.Curve = None,
-        settings: flags.Settings = None,
         rate: Rate = None,
-        rate_scale: flags.RateScale = 1.0,
-        time_scale: flags.TimeScale = 1.0,
-        duration: flags.Duration = None,
-        requests: flags.RequestsMax = None,
-        warmup: flags.Warmup = 0.0,
-        seed: flags.Seed = 0,
-        tenants: flags.Tenants = None,
         routers: Routers = 1,
         news_delay_ms: NewsDelay = 2.0,
         alone: Alone = False,
@@ -116,12 +106,12 @@ def _add_run(group: typer.Typer) -> None:
         slo_ttft_ms: flags.SloTtft = 1000.0,
         slo_tpot_ms: flags.SloTpot = 100.0,
         config: Config = None,
-        label: flags.Label = None,
         output: flags.Output = Path("simulation.json"),
         html: flags.Html = None,
+        **shared: Any,
     ) -> None:
         """Play one workload under each policy and compare them."""
-        given = locals()
+        given = locals() | shared
         from loadtest.report import render_report
         from loadtest.results import Told, write_result
         from loadtest.simulation.running import simulate
@@ -132,7 +122,9 @@ def _add_run(group: typer.Typer) -> None:
             scenario.plan(one)
         runs = []
         for one in policies:
-            told = Told(label or f"simulated {scenario.choice.name}", flags.command_line())
+            told = Told(
+                shared["label"] or f"simulated {scenario.choice.name}", flags.command_line()
+            )
             runs.append(simulate(scenario, one, told, SystemClock()))
             path = output if len(policies) == 1 else output.with_stem(f"{output.stem}-{one}")
             _keep(write_result, path, runs[-1].result)
@@ -143,6 +135,7 @@ def _add_run(group: typer.Typer) -> None:
 
 def _add_size(group: typer.Typer) -> None:
     @group.command("size")
+    @flags.also(flags.WORKLOAD)
     def size(
         slo_ttft_p99_ms: Annotated[
             float, typer.Option(min=0.001, help="Promised p99 of TTFT, ms.")
@@ -159,28 +152,17 @@ def _add_size(group: typer.Typer) -> None:
         profile: Annotated[str, typer.Option(help="Engine profile.")] = DEFAULT_PROFILE,
         workers: Annotated[int, typer.Option(min=1, help="Workers to begin with.")] = 4,
         block_size: BlockSize = None,
-        workload: flags.WorkloadName = "sessions",
-        trace: flags.Trace = None,
-        curve: flags.Curve = None,
-        settings: flags.Settings = None,
         rate: Rate = None,
-        rate_scale: flags.RateScale = 1.0,
-        time_scale: flags.TimeScale = 1.0,
-        duration: flags.Duration = None,
-        requests: flags.RequestsMax = None,
-        warmup: flags.Warmup = 0.0,
-        seed: flags.Seed = 0,
-        tenants: flags.Tenants = None,
         routers: Routers = 1,
         news_delay_ms: NewsDelay = 2.0,
         alone: Alone = False,
         event_delay_ms: EventDelay = 5.0,
         config: Config = None,
-        label: flags.Label = None,
         output: flags.Output = Path("sizing.json"),
+        **shared: Any,
     ) -> None:
         """Find the smallest fleet that keeps a promise, and how much load that fleet carries."""
-        given = locals()
+        given = locals() | shared
         given |= {"profile": [profile], "workers": [workers], "fail": None, "join": None}
         given |= {"warm": True, "sight": "events"}
         given |= {"slo_ttft_ms": slo_ttft_p99_ms, "slo_tpot_ms": 0.0}
@@ -190,7 +172,7 @@ def _add_size(group: typer.Typer) -> None:
 
         if workers > workers_max:
             raise SettingsError(f"--workers {workers} is more than --workers-max {workers_max}")
-        told = Told(label or f"{profile} {workload}", flags.command_line())
+        told = Told(shared["label"] or f"{profile} {shared['workload']}", flags.command_line())
         promise = Promise(slo_ttft_p99_ms, completed)
         scenario = _scenario(given)
         scenario.plan(policy)
