@@ -34,7 +34,7 @@ from typing import Any, Protocol
 
 from rhizome.wire.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, EngineHash, KVEvent
 from router.prefix.hashing import extend_chain, root_hash
-from router.prefix.layout import PLAIN_LAYOUT, UNCACHED_KINDS, Group, Layer, Layout, Tier
+from router.prefix.layout import UNCACHED_KINDS, Group, Layer, Layout, Tier
 from router.prefix.names import Names, key_of, keys_of_names
 from router.prefix.table import Keys
 
@@ -190,7 +190,9 @@ class EngineBlocks:
             self.counters.mismatched += count
             self.mismatch = True
             return
-        self._learn_group(layer.group, event, span)
+        if not self._learn_group(layer.group, event, span):
+            self.counters.passed_over += count
+            return
         if event.blocks != count:
             self._store_named(layer, event)
             return
@@ -248,7 +250,12 @@ class EngineBlocks:
                     self._store(layer, [name], [ours])
         self._carry_out()
 
-    def _learn_group(self, number: int, event: BlockStored, span: int) -> None:
+    def _learn_group(self, number: int, event: BlockStored, span: int) -> bool:
+        """False for a part of a block, which vLLM names where a prompt ends in the middle of a
+        large one, and finds in few models only."""
+        known = self._groups.get(number)
+        if known is not None and known.span > span:
+            return False
         group = Group.of_kind(
             number,
             event.kv_cache_spec_kind,
@@ -256,10 +263,11 @@ class EngineBlocks:
             event.block_size,
             span,
         )
-        if self._groups.get(number) != group:
+        if known != group:
             self._groups[number] = group
             groups = tuple(self._groups[one] for one in sorted(self._groups))
-            self._truth.describe(self._target, Layout(groups) if groups else PLAIN_LAYOUT)
+            self._truth.describe(self._target, Layout(groups))
+        return True
 
     # ----------------------------------------------------------------- removals
 

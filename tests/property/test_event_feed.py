@@ -167,7 +167,8 @@ class LossyTransport(RuleBasedStateMachine):
                 self.replay_completes(hole=False)
             elif self.snapshot is not None:
                 self.snapshot_completes()
-        assert self.replay is self.snapshot is None
+        assert self.replay is None
+        assert self.snapshot is None
         assert not self.truth.suspended
 
     def _travel(self, published: tuple[int, KVEventBatch], fate: str) -> None:
