@@ -74,7 +74,14 @@ class _Chunk(msgspec.Struct, frozen=True):
     error: Any = None
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    """Of a whole answer nothing but its usage is made into objects."""
+
+    usage: Usage | None = None
+
+
 _decoder = msgspec.json.Decoder(_Chunk)
+_answer_decoder = msgspec.json.Decoder(_Answer)
 _END_MARK = b"data: [DONE]"
 
 
@@ -93,7 +100,7 @@ def _note(event: bytes) -> Note:
 
 def _usage(body: bytes) -> Usage | None:
     try:
-        return _decoder.decode(body).usage
+        return _answer_decoder.decode(body).usage
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

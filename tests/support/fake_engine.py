@@ -212,7 +212,7 @@ async def _event(response: web.StreamResponse, value: dict[str, Any]) -> None:
 @asynccontextmanager
 async def running_engine(engine: FakeEngine) -> AsyncIterator[FakeEngine]:
     """Serves the engine on a free loopback port."""
-    app = web.Application()
+    app = web.Application(client_max_size=64 * 2**20)
     for path in ENDPOINT_OF:
         app.router.add_post(path, engine.answer)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
