@@ -23,12 +23,16 @@ from router.prefix.prediction import Kept
 LIFETIME_S_RANGE = (1.0, 3600.0)
 _SEEN_PER_TARGET_MAX = 8192
 _SEEN_MAX = 262_144
-_FIRST_FACTOR = 2.0
-"""The first loss says that the time is not much above its age."""
-_STEP = 0.2
+_FIRST_FACTOR = 4.0
+"""The first loss says that the time is not far above its age."""
+_STEP_UP = 0.2
+_STEP_DOWN = 0.05
+"""Believing too long costs little: the request goes where it would be as well off as anywhere.
+Believing too short tears conversations from where they are, whose copies then crowd the caches
+and shorten the time further; so a loss moves the time by less than a survival."""
 _RATIO_MAX = 2.0
-"""One observation moves the time by at most `2 ** 0.2`: an engine may lose blocks for reasons of
-its own."""
+"""One observation moves the time by at most that to the power of the step: an engine may lose
+blocks for reasons of its own."""
 _MOST = 0.9
 """An answer that reports this share of the blocks, less one, has all: it may count a little less
 than is held."""
@@ -137,4 +141,5 @@ def _moved(lifetime_s: float | None, age_s: float, *, survived: bool) -> float |
     if survived is (age_s <= lifetime_s):
         return lifetime_s  # as expected
     ratio = max(1 / _RATIO_MAX, min(_RATIO_MAX, age_s / lifetime_s))
-    return max(low, min(high, float(lifetime_s * ratio**_STEP)))
+    step = _STEP_UP if survived else _STEP_DOWN
+    return max(low, min(high, float(lifetime_s * ratio**step)))

@@ -40,9 +40,9 @@ def test_the_time_is_found_and_followed_when_it_changes(true_s: float) -> None:
     end_s = play(lifetimes, true_s)
     found_s = lifetimes.lifetime_s("w")
     assert found_s is not None
-    assert 0.6 * true_s < found_s < 1.6 * true_s
+    assert 0.8 * true_s < found_s < 2.5 * true_s
     play(lifetimes, 3 * true_s, begin_s=end_s)
-    assert 1.8 * true_s < (lifetimes.lifetime_s("w") or 0.0) < 4.8 * true_s
+    assert 2.4 * true_s < (lifetimes.lifetime_s("w") or 0.0) < 7.5 * true_s
 
 
 def test_nothing_is_learned_where_answers_do_not_count_or_nothing_is_lost() -> None:
@@ -66,7 +66,7 @@ def test_a_few_losses_for_other_reasons_move_little() -> None:
     before_s = lifetimes.lifetime_s("w") or 0.0
     lifetimes.answered("w", CHAIN, 40.0, 1e6, 1e6)
     lifetimes.answered("w", CHAIN, 0.0, 1e6 + 1, 1e6 + 2)
-    assert 0.8 * before_s < (lifetimes.lifetime_s("w") or 0.0) < before_s
+    assert 0.9 * before_s < (lifetimes.lifetime_s("w") or 0.0) < before_s
 
 
 def test_without_counts_the_announced_cache_bounds_what_is_kept() -> None:
@@ -80,7 +80,7 @@ def test_a_learned_time_and_the_bound_hold_together_until_the_worker_leaves() ->
     lifetimes = learned(1600)
     play(lifetimes, 10.0)
     lifetime_s, blocks = lifetimes.kept("w", 16, 120.0)
-    assert lifetime_s < 30.0
+    assert lifetime_s < 40.0
     assert blocks == 100
     lifetimes.remove("w")
     assert len(lifetimes) == 0
