@@ -88,6 +88,12 @@ async def clients(
                 openai.AsyncOpenAI(base_url=api.url + "/v1", api_key=KEY, max_retries=0) as one,
                 anthropic.AsyncAnthropic(base_url=api.url, api_key=KEY, max_retries=0) as other,
             ):
+
+                async def renders_exactly() -> bool:
+                    await one.chat.completions.create(model="m", messages=HI, max_tokens=1)
+                    return api.counted("router_prompts_total", model="m", why="exact") > 0
+
+                await eventually(renders_exactly)  # requests do not wait for a tokenizer to load
                 yield Clients(api.url, one, other)
     finally:
         await engine.stop()
