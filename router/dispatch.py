@@ -17,7 +17,7 @@ from random import Random
 from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker, UnknownModel
 from rhizome.fleet.records import WorkerRecord
-from rhizome.settings.tree import RouterSettings
+from rhizome.settings.tree import PrefixSettings, RouterSettings
 from router.decisions.records import Attempt, Considered, Decision, Prospect
 from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
@@ -27,6 +27,7 @@ from router.peers.messages import Prediction
 from router.peers.own import OwnNews
 from router.peers.view import PeerView, nobody
 from router.placement import Assignment, Held, Job
+from router.prefix.credit import TierWorth
 from router.prefix.index import PrefixIndex
 from router.prefix.lifetimes import LearnedLifetimes
 from router.prompt import Prompt
@@ -93,6 +94,7 @@ class Dispatcher:
             self.faults,
             self.trust,
             self.peers,
+            _tiers(self.settings.prefix),
         )
         self.standings = Standings(sources)
 
@@ -368,6 +370,12 @@ class Dispatcher:
                 target, block_tokens or _BLOCK_SIZE_UNKNOWN, prefix.approximate_ttl_s
             )
             self.index.assume(target, hashes, now_s, kept)
+
+
+def _tiers(settings: PrefixSettings) -> TierWorth:
+    """What blocks in slower tiers are worth; a store never more than the CPU's memory."""
+    host = settings.host_tier_worth
+    return TierWorth(host=host, storage=min(host, settings.storage_tier_worth))
 
 
 def _request(job: Job, sample: Target) -> RoutingRequest:

@@ -59,6 +59,22 @@ def live_metrics(
             (),
             [((), index.bytes_used)],
         )
+        yield (
+            "router_index_forgotten_blocks_total",
+            "Blocks that the index let go though no event said so, by reason: `over_bound`, more "
+            "than the worker can hold; `memory`, the index was full.",
+            ("reason",),
+            [
+                (("over_bound",), float(index.evicted_over_bound)),
+                (("memory",), float(index.evicted_for_memory)),
+            ],
+        )
+        yield (
+            "router_index_strangers_total",
+            "Events of workers that are not in the fleet, none of them believed.",
+            (),
+            [((), float(index.strangers))],
+        )
         yield from _events(plane.totals())
 
     return read

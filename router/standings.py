@@ -19,7 +19,7 @@ from router.admission.classes import Priority
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target
 from router.peers.view import PeerView, nobody
-from router.prefix.credit import credited_tokens
+from router.prefix.credit import TierWorth, usable_blocks
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.scheduling.load import LoadBook
@@ -44,6 +44,7 @@ class Sources:
     faults: Faults
     trust: TrustBook = field(default_factory=TrustBook)
     peers: PeerView = field(default_factory=nobody)
+    tiers: TierWorth = field(default_factory=lambda: TierWorth(host=0.7, storage=0.3))
 
 
 class Board:
@@ -219,10 +220,10 @@ class Board:
             hashes = prompt.hashes(block_size)
             if index.holds_none(hashes, now_s):
                 continue
-            slots = index.match_slots(hashes, now_s)
             per_block = prompt.block_tokens(block_size)
-            credit_max = credited_tokens(prompt.tokens, per_block, prompt.tokens)
-            tokens[rows] = np.minimum(slots[self._slots[rows]] * per_block, credit_max)
+            usable = hashes[: usable_blocks(per_block, prompt.tokens)]
+            slots = index.match_tiers(usable, now_s).worth(self._sources.tiers)
+            tokens[rows] = slots[self._slots[rows]] * per_block
         return tokens
 
 

@@ -113,6 +113,11 @@ class PrefixSettings(Slice):
     """Bytes of rendered prompt per block where there is no tokenizer."""
     bytes_per_token: float = Field(default=4.0, gt=0, le=64)
     """Estimate of prompt length where there is no tokenizer."""
+    host_tier_worth: float = Field(default=0.7, ge=0, le=1)
+    """What a token that waits in a worker's CPU memory is worth beside one on its device: the share
+    of its prefill time that fetching it saves."""
+    storage_tier_worth: float = Field(default=0.3, ge=0, le=1)
+    """The same for disks and remote stores; counts for no more than the CPU memory's."""
 
 
 class WarmupSettings(Slice):

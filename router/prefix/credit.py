@@ -20,14 +20,6 @@ def usable_blocks(block_size: int, prompt_tokens: int) -> int:
     return max(0, prompt_tokens - 1) // block_size
 
 
-def credited_tokens(blocks_matched: int, block_size: int, prompt_tokens: int) -> int:
-    """Tokens that the engine will not compute again, given the leading blocks that it holds.
-
-    0 <= result < max(1, prompt_tokens).
-    """
-    return min(blocks_matched, usable_blocks(block_size, prompt_tokens)) * block_size
-
-
 @dataclass(frozen=True, slots=True)
 class TierWorth:
     """What a token that waits in a slower tier is worth beside one in the device's memory: the

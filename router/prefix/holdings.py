@@ -192,14 +192,12 @@ class Holdings:
         return stamps
 
     def _is_stale(self, entries: Numbers) -> bool:
-        """Whether the last of the blocks found was not asked for lately, which is while fewer than
-        an eighth of all blocks were; to mark the same blocks each time would be lost work."""
-        last = len(entries) - 1
-        if last < 0:
+        """Whether one of the blocks found was not asked for lately, which is while fewer than an
+        eighth of all blocks were; to mark the same blocks each time would be lost work."""
+        found = entries if entries.all() else entries[entries != 0]
+        if not len(found):
             return False
-        if not entries[last]:
-            last = int((entries != 0).argmin()) - 1
-        return last >= 0 and self._clock - (int(entries[last]) >> 32) > len(self._table) >> 3
+        return self._clock - (int(found.min()) >> 32) > len(self._table) >> 3
 
     def _add_few(self, keys: Keys, bit: int) -> Keys:
         new: list[int] = []

@@ -77,6 +77,8 @@ class PrefixIndex:
         """Blocks forgotten since their target had more than it can hold; only grows."""
         self.evicted_for_memory = 0
         """Blocks of a target forgotten since the index was full; only grows."""
+        self.strangers = 0
+        """Stores and removals of targets that are not there, none of them believed; only grows."""
 
     @property
     def bytes_used(self) -> int:
@@ -129,6 +131,7 @@ class PrefixIndex:
         """The target now holds these blocks, given in chain order; gives how many are new to it."""
         holder = self._holders.get(target)
         if holder is None or not len(hashes):
+            self.strangers += holder is None
             return 0
         holdings = self._layers.get(layer)
         if holdings is None:
@@ -149,6 +152,7 @@ class PrefixIndex:
     def remove(self, target: str, hashes: Sequence[int] | Keys, layer: Layer = PLAIN) -> None:
         """The target no longer holds these blocks."""
         holder = self._holders.get(target)
+        self.strangers += holder is None
         if holder is not None and layer in holder.held and len(hashes):
             self._forget(holder, layer, _distinct(hashes))
 
@@ -213,8 +217,8 @@ class PrefixIndex:
         is certain."""
         if not hashes:
             return True
-        if self._layouts:  # a target with windows may do without the first block
-            return False
+        if self._layouts or len(self._layers) > 1:
+            return False  # windows may do without the first block, slower tiers may have it
         self._predictions.expire(now_s)
         first = hashes[0]
         return not (self._layers[PLAIN].mask(first) or self._predictions.blocks.mask(first))

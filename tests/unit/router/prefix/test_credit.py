@@ -1,10 +1,11 @@
-"""The credit rule: whole blocks, and never the last token's."""
+"""The credit rule: whole blocks, never the last token's, and slower tiers for less."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from router.prefix.credit import credited_tokens
+from router.prefix.credit import Matched, TierWorth, usable_blocks
 
 
 @pytest.mark.parametrize(
@@ -25,5 +26,18 @@ from router.prefix.credit import credited_tokens
 def test_the_block_of_the_last_token_is_never_credited(
     blocks_matched: int, prompt_tokens: int, credited: int
 ) -> None:
-    assert credited_tokens(blocks_matched, 16, prompt_tokens) == credited
+    assert min(blocks_matched, usable_blocks(16, prompt_tokens)) * 16 == credited
     assert credited < max(1, prompt_tokens)
+
+
+def test_blocks_in_slower_tiers_are_worth_a_part_of_those_on_the_device() -> None:
+    matched = Matched(np.array([10, 0, 4]), np.array([0, 10, 3]), np.array([0, 10, 0]))
+    assert matched.reused.tolist() == [10, 20, 7]
+    assert matched.worth(TierWorth(host=0.7, storage=0.3)).tolist() == [10, 10, 6]
+    assert matched.worth(TierWorth(host=0.0, storage=0.0)).tolist() == [10, 0, 4]
+    assert matched.worth(TierWorth(host=1.0, storage=1.0)).tolist() == [10, 20, 7]
+
+
+def test_a_tier_is_not_worth_more_than_a_faster_one() -> None:
+    with pytest.raises(ValueError, match="tier"):
+        TierWorth(host=0.3, storage=0.7)

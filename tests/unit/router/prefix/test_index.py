@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from router.prefix.index import BLOCK_BYTES, HOLDING_BYTES, PrefixIndex
+from router.prefix.layout import Group, Layer, Layout, Tier
 
 BIG = 2**30
 
@@ -51,6 +52,7 @@ def test_an_event_of_a_worker_that_left_changes_nothing() -> None:
     index.predict("gone", [1], 10.0)
     assert index.match([1], 0.0) == {}
     assert index.bytes_used == 0
+    assert index.strangers == 2
 
 
 def test_adding_a_known_worker_keeps_its_blocks() -> None:
@@ -181,4 +183,53 @@ def test_a_distrusted_target_keeps_its_truth_without_credit() -> None:
     index.add_worker("w", 100)
     index.store("w", [1])
     assert index.match([1], 0.0) == {"w": 1}
+    index.check_invariants()
+
+
+def test_blocks_that_are_asked_for_outlive_those_that_are_not() -> None:
+    """The head of many prompts stays, however long ago it was stored."""
+    bound = 2000 * (BLOCK_BYTES + HOLDING_BYTES)
+    index = an_index("a", bytes_max=bound)
+    head = list(range(10**6, 10**6 + 50))
+    index.store("a", head)
+    for start in range(0, 50_000, 100):
+        index.store("a", list(range(start, start + 100)))
+        index.match([*head, start], 0.0)
+    assert index.evicted_for_memory > 40_000
+    assert index.match(head, 0.0) == {"a": 50}
+    index.check_invariants()
+
+
+def test_slower_tiers_go_on_where_the_device_ends() -> None:
+    index = an_index("a", "b", "c")
+    index.store("a", [1, 2])
+    index.store("a", [2, 3, 4], Layer(Tier.HOST))
+    index.store("a", [5], Layer(Tier.STORAGE))
+    index.store("b", [1], Layer(Tier.HOST))
+    index.store("c", [3], Layer(Tier.HOST))
+    found = index.match_tiers([1, 2, 3, 4, 5, 6], 0.0)
+    assert found.host is not None
+    assert found.storage is not None
+    by_target = {
+        name: [int(part[index.slot_of(name)]) for part in (found.device, found.host, found.storage)]
+        for name in "abc"
+    }
+    assert by_target == {"a": [2, 2, 1], "b": [0, 1, 0], "c": [0, 0, 0]}
+    assert [index.truth_depth(name, [1, 2, 3, 4, 5, 6]) for name in "abc"] == [5, 1, 0]
+    assert not index.holds_none([1], 0.0)
+    index.clear("a")
+    index.check_invariants()
+
+
+def test_a_window_group_needs_only_the_end_of_a_prefix() -> None:
+    """Full attention holds five blocks; the window needs the last two of what is reused."""
+    index = an_index("a")
+    index.describe("a", Layout((Group(0), Group(1, 1, 2))))
+    index.store("a", [1, 2, 3, 4, 5])
+    assert index.match([1, 2, 3, 4, 5], 0.0) == {}
+    index.store("a", [3, 4], Layer(Tier.DEVICE, 1))
+    assert index.match([1, 2, 3, 4, 5], 0.0) == {"a": 4}
+    assert index.match([1, 2, 3], 0.0) == {}
+    index.store("a", [1], Layer(Tier.DEVICE, 1))
+    assert index.match([1, 2, 3], 0.0) == {"a": 1}
     index.check_invariants()
