@@ -237,6 +237,8 @@ _JUDGES: Mapping[str, Callable[[Rows, Row], list[Verdict]]] = {
 
 def verdicts_of(rows: Rows, own: Row) -> list[Verdict]:
     """What was claimed of the case's first policy, whose row `own` is."""
-    answered = Verdict(case=own.case, claim="requests without an answer", value=own.failed)
-    found = _JUDGES[own.case](rows, own)
-    return [msgspec.structs.replace(answered, at_most=0.0), *found]
+    broken = rows[COLD].failed if COLD in rows else 0  # by a worker's death, warm or cold
+    answered = Verdict(
+        case=own.case, claim="requests without an answer", value=own.failed, at_most=broken
+    )
+    return [answered, *_JUDGES[own.case](rows, own)]
