@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -27,6 +28,7 @@ from router.http.server.listener import Listener
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 _METRICS_GRACE_S = 1.0
+_COLLECTOR_THRESHOLDS = (20_000, 20, 50)
 _LOOK_S = 0.05
 
 
@@ -121,6 +123,7 @@ async def serve_on(
             _log.info("the admin API listens on http://%s:%s", *admin.getsockname()[:2])
         host, port = api.getsockname()[:2]
         _log.info("router listens on %s://%s:%s", "https" if tls else "http", host, port)
+        _spare_collector()
         on_ready()
         await stop.wait()
         _log.info("router stops; running requests may finish within the grace")
@@ -136,6 +139,14 @@ async def _settle(fleet: Fleet, static_workers: int, settle_s: float) -> None:
         if known and any(any(fleet.eligible(model)) for model in fleet.models()):
             return
         await asyncio.sleep(_LOOK_S)
+
+
+def _spare_collector() -> None:
+    """Lets the collector of cycles pass over what was made at the start and come less often: a
+    request makes no cycles, and a look at everything would hold up thousands of streams."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def tls_context(http: HttpSettings) -> ssl.SSLContext | None:

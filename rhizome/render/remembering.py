@@ -64,6 +64,11 @@ class RememberedParts:
             ids += self._of(part)
         return ids
 
+    def new_chars(self, text: str) -> int:
+        """How much of the text would have to be tokenized."""
+        parts = self._parts
+        return sum(len(part) for part in self._cut(text) if part not in parts)
+
     @property
     def bytes_used(self) -> int:
         """Estimated memory of all parts."""

@@ -71,14 +71,18 @@ class ModelTokenizer:
         except TokenizerFault as error:
             raise CannotRender(Why.TOKENIZER_FAILED, str(error)) from error
 
+    def encode_remembered(self, text: str, new_chars_max: int) -> list[int] | None:
+        """As `encode` without special tokens; None where more than that is new of the text."""
+        if self._remembered.new_chars(text) > new_chars_max:
+            return None
+        return self.encode(text, add_special_tokens=False)
+
     def _plain(self, text: str) -> list[int]:
         with library_faults():
             return self._encode(text, add_special_tokens=False)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        encodings = self._tokenizer.encode_batch_fast(
-            [text], add_special_tokens=add_special_tokens
-        )
+        encodings = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encodings[0].ids
 
     def encode_end(self, text: str, add_special_tokens: bool, tokens_max: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Rendering for requests: bounded in time, size and number, and never an error of the request.
 
-Templates and tokenizers run in threads (`router.render.lane`), short prompts apart from long ones.
+Templates and tokenizers run in threads (`router.render.lane`), short prompts apart from long ones;
+but for chats of which little is new, where going to a thread would cost more than the work.
 Whatever goes wrong, the request goes on with bytes in place of token ids, and the reason is said.
 """
 
@@ -19,6 +20,12 @@ from router.render.lane import Lane
 
 SHORT_BYTES_MAX = 4 * 1024
 """Longest body that counts as short: about a millisecond of tokenization."""
+INLINE_BYTES_MAX = 64 * 1024
+"""Longest body of a chat whose template is run on the event loop."""
+INLINE_S = 0.005
+"""Longest run of a template there; after one that takes longer all go to the threads."""
+INLINE_NEW_CHARS_MAX = 1024
+"""Most characters tokenized there: what is new of a chat whose earlier messages are remembered."""
 WAITING_MAX = 64
 """Most prompts of either kind in the threads and waiting for them."""
 BODY_BYTES_MAX = 8 * 2**20
@@ -48,6 +55,7 @@ class Rendering:
         self._faults = faults
         self._short = Lane(1, WAITING_MAX, settings, clock)
         self._long = Lane(2, WAITING_MAX, settings, clock)
+        self._may_inline = isinstance(renderer, Renderer)
 
     async def render(self, body: EngineBody) -> Rendered:
         """The prompt of the body (of several, the first); raises nothing for any body."""
@@ -79,10 +87,22 @@ class Rendering:
         if len(body.raw) > BODY_BYTES_MAX:
             raise CannotRender(Why.OUTPUT_TOO_LONG)
         size = len(body.raw)
+        if self._may_inline and isinstance(body, ChatBody) and size <= INLINE_BYTES_MAX:
+            remembered = self._remembered(renderer, body)
+            if remembered is not None:
+                return remembered
         lane = self._short if size <= SHORT_BYTES_MAX else self._long
         # a template ends by itself soon after nobody waits for it any more
         limit_s = 2 * lane.allowance_s(size)
         return await lane.run(lambda: _work(renderer, body, limit_s), size)
+
+    def _remembered(self, renderer: Renderer, body: ChatBody) -> list[int] | None:
+        """The ids if they are had quickly; None also for what the threads shall say the reason."""
+        try:
+            return renderer.remembered_ids(body.chat(), INLINE_S, INLINE_NEW_CHARS_MAX)
+        except CannotRender as error:
+            self._may_inline = error.why is not Why.TEMPLATE_TOO_LONG
+            return None
 
 
 def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[int]:

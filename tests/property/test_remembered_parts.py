@@ -48,6 +48,7 @@ def test_earlier_messages_are_not_tokenized_again() -> None:
     parts = RememberedParts(borders_of(tokenizer), encode)
     parts.encode("<|im_start|>user\nHello<|im_end|>\n")
     parts.encode("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
+    assert parts.new_chars("<|im_start|>user\nHello<|im_end|>\n<|im_start|>new") == 15
     assert asked == ["<|im_start|>user\nHello", "<|im_end|>\n", "<|im_start|>assistant\n"]
 
 
