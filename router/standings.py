@@ -116,10 +116,6 @@ class Board:
         """The target of that id."""
         return self.targets[self._row_of[target_id]]
 
-    def has_room(self, priority: Priority) -> bool:
-        """Whether some target could take one more request of this class."""
-        return bool((self._in_flight < self._room[priority]).any())
-
     def refresh_load(self, row: int) -> None:
         """Reads again what the target has to do."""
         target, sources = self.targets[row], self._sources

@@ -75,7 +75,7 @@ class FleetSimulation:
         )
         self._told_s = [-plan.news_interval_s] * plan.routers
         self._chance = Random(f"{plan.seed}/routers")
-        self._floor = PrefillFloor(plan.profiles[0], plan.floor_blocks_max)
+        self._floor = PrefillFloor(plan.profiles[0], plan.floor_segments_max)
 
     def run(self, requests: Iterable[TracedRequest]) -> None:
         """Plays the whole workload; every request has ended afterwards."""

@@ -56,8 +56,8 @@ class FleetPlan:
     failures: tuple[Failure, ...] = ()
     joins: tuple[Join, ...] = ()
     sight: Sight = "events"
-    floor_blocks_max: int = 8_000_000
-    """Blocks that the endless cache remembers, for the floor."""
+    floor_segments_max: int = 4_000_000
+    """Segments of prompts that the endless cache remembers, for the floor."""
 
     @property
     def tells(self) -> bool:

@@ -156,9 +156,3 @@ def test_room_is_smaller_for_batch_work() -> None:
     bench = Bench()
     assert set(bench.candidates().in_flight_max.tolist()) == {4}
     assert set(bench.candidates(priority=Priority.BATCH).in_flight_max.tolist()) == {2}
-    for name in ("a", "b", "c"):
-        for _ in range(2):
-            bench.book.reserve(name, 1, 0.0)
-    board = bench.standings.of("m")
-    assert board.has_room(Priority.INTERACTIVE)
-    assert not board.has_room(Priority.BATCH)
