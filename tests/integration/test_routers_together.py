@@ -21,7 +21,7 @@ from tests.support.router_rig import (
 )
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @dataclass(frozen=True)
