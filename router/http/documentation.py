@@ -35,6 +35,7 @@ def build_documentation() -> APIRouter:
             name=endpoint.path,
             summary=endpoint.summary,
             description=endpoint.description,
+            responses={200: _answer(endpoint)},
             openapi_extra=_request_body(endpoint),
         )
     return routes
@@ -43,6 +44,14 @@ def build_documentation() -> APIRouter:
 async def _served_elsewhere(request: Request) -> None:
     """Reached only by a path that is written in an unusual way."""
     raise UnknownRoute(f"write the path as {request.url.path}")
+
+
+def _answer(endpoint: Endpoint) -> dict[str, Any]:
+    """The engine's answer; in events for those that ask for a stream."""
+    content: dict[str, Any] = {"application/json": {}}
+    if "stream" in endpoint.schema.get("properties", ()):
+        content["text/event-stream"] = {}
+    return {"description": "The engine's answer.", "content": content}
 
 
 def _request_body(endpoint: Endpoint) -> dict[str, object]:

@@ -69,6 +69,11 @@ EMBEDDING = _body("input", input=_PROMPT, dimensions=_COUNT)
 RERANK = _body("query", "documents", query=_NAME, documents=_TEXTS["anyOf"][1], top_n=_COUNT)
 SCORE = _body("text_1", "text_2", text_1=_TEXTS, text_2=_TEXTS)
 POOLING = _body("input", input=_PROMPT)
-AUDIO = _body("file", file={"type": "string", "format": "binary"}, language={"type": "string"})
+AUDIO = _body(
+    "file",
+    file={"type": "string", "format": "binary"},
+    language={"type": "string"},
+    stream=_FLAG,
+)
 TOKENIZE = _body("prompt", prompt={"type": "string"})
 DETOKENIZE = _body("tokens", tokens=_IDS)
