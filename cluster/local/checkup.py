@@ -110,6 +110,10 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             *(Verdict.WARN, "`rhizome up` takes a free one unless it was set."),
         ),
         (
+            *("router's admin port", router.admin.host, router.admin.port),
+            *(Verdict.WARN, "`rhizome up` takes a free one unless it was set."),
+        ),
+        (
             *("controller's metrics port", controller.metrics_host, controller.metrics_port),
             *(Verdict.WARN, "`rhizome up` takes a free one unless it was set."),
         ),

@@ -33,6 +33,7 @@ def next_steps(settings: Settings, files: ClusterFiles) -> Iterator[str]:
     rows = {
         f"{rhizome} chat{name}": "talk to a model, and see which worker answers",
         f"{rhizome} status{name}": "the fleet as a table",
+        f"{rhizome} explain{name}": "why requests went where they went",
         f"{url}/docs": "the API's pages",
         f"{rhizome} down{name}": "end it",
         str(files.logs): "the logs",
