@@ -28,6 +28,8 @@ class FakeEngine:
     """Resets the connection after this many events."""
     end_after: int | None = None
     """Ends the stream properly at the transport, but early and without an end mark."""
+    stall_after: int | None = None
+    """Falls silent after this many events."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -73,6 +75,8 @@ class FakeEngine:
                 return response
             if number == self.end_after:
                 return response
+            if number == self.stall_after:
+                await asyncio.Event().wait()
             await _event(response, {"id": "x", "choices": [{"delta": {"content": word}}]})
         if (body.get("stream_options") or {}).get("include_usage"):
             await _event(response, {"id": "x", "choices": [], "usage": self._usage()})

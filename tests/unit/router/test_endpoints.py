@@ -288,6 +288,20 @@ async def test_a_deadline_counts_waiting_and_working(api: Api, http: httpx.Async
         assert streamed.json()["error"]["type"] == "timeout_error"
 
 
+async def test_a_deadline_inside_a_stream_is_told_by_an_error_event(
+    api: Api, http: httpx.AsyncClient
+) -> None:
+    body = {"model": "m", "messages": HI, "stream": True}
+    async with running_engine(FakeEngine(stall_after=1)) as engine:
+        api.join(engine)
+        headers = {"x-request-timeout": "0.5"}
+        answer = await http.post("/v1/chat/completions", json=body, headers=headers)
+        await eventually(lambda: engine.aborted == 1)
+    first, last = answer.text.strip().split("\n\n")
+    assert "Hello" in first
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline_passed"
+
+
 @pytest.mark.parametrize("given", ["", "x", "0", "-1", "nan", "inf", "1e9", "1,5"])
 async def test_a_deadline_that_is_no_time_is_refused(http: httpx.AsyncClient, given: str) -> None:
     answer = await http.post(
