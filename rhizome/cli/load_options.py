@@ -131,8 +131,8 @@ def also(*groups: Flags) -> Callable[[Command], Command]:
             for group in groups
             for name, (kind, default) in group.items()
         ]
-        parameters = [*own, *shared]
-        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        whole = signature.replace(parameters=[*own, *shared])
+        command.__signature__ = whole  # type: ignore[attr-defined]  # typer reads it
         return command
 
     return taking

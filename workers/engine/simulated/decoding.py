@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from workers.engine.simulated.cache import BlockPool
+from workers.engine.simulated.profile import EngineProfile, StepWork
 from workers.engine.simulated.requests import Progress, Started
 
 SAME_S = 1e-9
@@ -60,6 +61,24 @@ class Row:
         while self.end_s(steps + 1) <= until_s:
             steps += 1
         return steps
+
+
+def measure(row: Row, profile: EngineProfile) -> None:
+    """How long the step takes, by the profile."""
+    context = prefill = decoding = 0
+    area = 0.0
+    for progress, count in row.scheduled.items():
+        computed, tokens = progress.computed, progress.tokens
+        if computed == tokens - 1 and tokens > progress.prompt_len:  # `decoding`, in line
+            decoding += 1
+            context += computed + 1
+        else:
+            prefill += count
+            area += count * (computed + count / 2)
+    row.prefill_tokens = prefill
+    if row.scheduled:
+        row.first_s = profile.step_s(StepWork(len(row.scheduled), decoding, context, prefill, area))
+        row.growth_s = profile.c_ms_per_ktok * decoding / 1e6
 
 
 def steps_with_room(running: Sequence[Progress], block_size: int, free: int, steps: int) -> int:

@@ -23,10 +23,11 @@ from workers.engine.simulated.decoding import (
     Row,
     extend,
     fill_blocks,
+    measure,
     steps_before_publication,
     steps_with_room,
 )
-from workers.engine.simulated.profile import EngineProfile, StepWork
+from workers.engine.simulated.profile import EngineProfile
 from workers.engine.simulated.requests import Progress, RequestUnfit, SimRequest, Started, Step
 from workers.engine.simulated.waiting import FifoWaiting, PriorityWaiting, Waiting
 
@@ -185,7 +186,7 @@ class Scheduler:
         short_of_blocks = False
         if not row.preempted:
             budget, short_of_blocks = self._schedule_waiting(row, budget)
-        self._measure(row)
+        measure(row, self.profile)
         if self._fuse and not row.preempted and not row.prefill_tokens:
             row.steps = self._row_length(row, budget, short_of_blocks)
         self._row = row
@@ -288,26 +289,6 @@ class Scheduler:
         progress.blocks = hits
         progress.computed = len(hits) * size
         return True
-
-    def _measure(self, row: Row) -> None:
-        """How long the step takes, by the profile."""
-        profile = self.profile
-        context = prefill = decoding = 0
-        area = 0.0
-        for progress, count in row.scheduled.items():
-            computed, tokens = progress.computed, progress.tokens
-            if computed == tokens - 1 and tokens > progress.prompt_len:  # `decoding`, in line
-                decoding += 1
-                context += computed + 1
-            else:
-                prefill += count
-                area += count * (computed + count / 2)
-        row.prefill_tokens = prefill
-        if row.scheduled:
-            row.first_s = profile.step_s(
-                StepWork(len(row.scheduled), decoding, context, prefill, area)
-            )
-            row.growth_s = profile.c_ms_per_ktok * decoding / 1e6
 
     def _row_length(self, row: Row, budget: int, short_of_blocks: bool) -> int:
         """How many steps will be like this one, in which all requests decode."""
