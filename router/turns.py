@@ -60,7 +60,10 @@ class Turns:
         """
         self._dispatcher.check_servable(job.model, job.excluded)
         job.entered_at_s = self._clock.monotonic_s()
-        if self._line.is_ahead(job.model, job.priority):
+        first_s = self._line.first_rank_s(job.model, job.priority)
+        if first_s is not None and (
+            first_s <= job.entered_at_s + self._dispatcher.least_prefill_s(job)
+        ):
             return None
         found = self._dispatcher.assign_or_hold(
             job, may_hold=self._may_hold(job.model, job.entered_at_s)

@@ -11,6 +11,7 @@ overtake long ones, but nobody is overtaken by those that come later than that t
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,14 +78,17 @@ class WaitingLine:
         entered = [ticket.entered_at_s for ticket in self.in_order(model)]
         return max(0.0, now_s - min(entered)) if entered else 0.0
 
-    def is_ahead(self, model: str, priority: Priority) -> bool:
-        """Whether somebody waits whom a newcomer of this class must not overtake."""
+    def first_rank_s(self, model: str, priority: Priority) -> float | None:
+        """The rank of the first whom a newcomer of this class might have to wait for, if any; for
+        batch work all that is interactive goes first."""
         queue = self._queues.get(model)
         if queue is None:
-            return False
+            return None
+        interactive = queue.waiting[Priority.INTERACTIVE]
         if priority is Priority.INTERACTIVE:
-            return bool(queue.waiting[Priority.INTERACTIVE])
-        return len(queue) > 0
+            return interactive[0].rank_s if interactive else None
+        batch = queue.waiting[Priority.BATCH]
+        return -math.inf if interactive else batch[0].rank_s if batch else None
 
     def offer(
         self, model: str, priority: Priority, now_s: float, wait_s_max: float, cost_s: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -103,10 +104,13 @@ class LineOfLists(RuleBasedStateMachine):
             assert self.line.length(model) == len(expected)
             oldest_s = min((ticket.entered_at_s for ticket in expected), default=self.now_s)
             assert self.line.oldest_wait_s(model, self.now_s) == self.now_s - oldest_s
-            assert self.line.is_ahead(model, Priority.BATCH) == bool(expected)
-            assert self.line.is_ahead(model, Priority.INTERACTIVE) == any(
-                ticket.priority is Priority.INTERACTIVE for ticket in expected
-            )
+            ranks = [
+                ticket.rank_s for ticket in expected if ticket.priority is Priority.INTERACTIVE
+            ]
+            first_s = min(ranks, default=None)
+            assert self.line.first_rank_s(model, Priority.INTERACTIVE) == first_s
+            before_batch = -math.inf if ranks else expected[0].rank_s if expected else None
+            assert self.line.first_rank_s(model, Priority.BATCH) == before_batch
 
 
 LineOfLists.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -42,7 +42,7 @@ class CostPolicy:
     def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
         costs = cost_ms(request, candidates)
         at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
-        late = should_wait(request, candidates, costs, at)
+        late = should_wait(request, candidates[at])
         return choice(request, candidates, costs, at, reason, should_wait=late)
 
 

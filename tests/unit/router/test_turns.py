@@ -84,7 +84,7 @@ def test_short_prompts_overtake_long_ones_but_not_for_ever() -> None:
     line = Line()
     first, second = line.send(LONG), line.send(LONG)
     long, _ = line.wait(LONG)
-    short, _ = line.wait(400)
+    short, _ = line.wait(4000)
     line.answer(first, 4.0)
     assert [short.done(), long.done()] == [True, False]
     line.answer(second, 0.1)
@@ -96,7 +96,7 @@ def test_nobody_is_overtaken_for_longer_than_his_own_prompt_takes() -> None:
     first, second = line.send(LONG), line.send(LONG)
     long, _ = line.wait(LONG)
     line.bench.clock.advance(16.0)
-    short, _ = line.wait(400)
+    short, _ = line.wait(4000)
     line.answer(first, 0.1)
     assert [short.done(), long.done()] == [False, True]
     line.answer(second, 0.1)
@@ -142,3 +142,12 @@ def test_no_more_wait_so_than_the_bound_says() -> None:
     assert not first.done()
     line.wait(4000)
     assert first.done()
+
+
+def test_a_short_prompt_is_placed_at_once_while_long_ones_wait() -> None:
+    line = Line()
+    line.send(LONG)
+    line.send(LONG)
+    waiter, _ = line.wait(LONG)
+    line.send(100)
+    assert not waiter.done()

@@ -72,7 +72,7 @@ def test_people_go_before_batch_work_of_the_same_model() -> None:
     line = WaitingLine(10)
     order = [line.offer("m", one, 0.0, 10.0) for one in (BATCH, INTERACTIVE, BATCH, INTERACTIVE)]
     assert list(line.in_order("m")) == [order[1], order[3], order[0], order[2]]
-    assert not line.is_ahead("n", BATCH)
+    assert line.first_rank_s("n", BATCH) is None
 
 
 def test_a_ticket_expires_at_its_deadline() -> None:
