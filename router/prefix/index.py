@@ -213,15 +213,11 @@ class PrefixIndex:
         return self._by_slots(self._endings(self._columns(hashes, now_s)))
 
     def holds_none(self, hashes: Sequence[int], now_s: float) -> bool:
-        """Whether no target reuses anything of the prompt, as far as a quick look can tell: True
-        is certain."""
-        if not hashes:
-            return True
-        if self._layouts or len(self._layers) > 1:
-            return False  # windows may do without the first block, slower tiers may have it
+        """Whether, by a quick look, no target reuses anything of the prompt: True is certain."""
+        if not hashes or self._layouts or len(self._layers) > 1:  # tiers, windows: first not needed
+            return not hashes
         self._predictions.expire(now_s)
-        first = hashes[0]
-        return not (self._layers[PLAIN].mask(first) or self._predictions.blocks.mask(first))
+        return not (self._layers[PLAIN].mask(hashes[0]) or self._predictions.blocks.mask(hashes[0]))
 
     def match_tiers(self, hashes: Sequence[int], now_s: float) -> Matched:
         """The same, and how far the slower tiers of each target go on from there."""
