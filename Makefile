@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-prefix bench-calibration bench-decisions bench-calibration-cpu bench-compare bench-overhead bench-routers bench-spread clean
+.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-restart bench-prefix bench-calibration bench-decisions bench-calibration-cpu bench-compare bench-overhead bench-routers bench-spread clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,10 +47,13 @@ lock-check: ## Whether the CUDA lock still resolves; installs nothing
 	@bash tools/lock.sh --check
 
 bench-index: setup ## Measure the prefix index
-	@$(BIN)/python -m tools.bench_index
+	@$(BIN)/python -m tools.bench_index $(ARGS)
 
 bench-decisions: setup ## Measure what explaining decisions, shadow policies and keys cost
 	@$(BIN)/python -m tools.bench_decisions
+
+bench-restart: setup ## Measure how soon a restarted router knows its workers' caches again
+	@$(BIN)/python -m tools.bench_restart $(ARGS)
 
 bench-calibration: setup ## Simulated against published and logged timings (docs/calibration.md)
 	@$(BIN)/python -m tools.bench_calibration
