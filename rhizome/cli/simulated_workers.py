@@ -101,6 +101,6 @@ def _print(addresses: Sequence[Address], key_file: Path | None) -> None:
             parts += [f"events={source.endpoint}", f"topic={source.topic}"]
             parts += [f"replay={source.replay_endpoint}"] if source.replay_endpoint else []
             parts += [f"curve={source.curve_key}"] if source.curve_key else []
-        key = "" if key_file is None else f'",key=$(cat {shlex.quote(str(key_file))})"'
-        flags.append(f"--worker {shlex.quote(','.join(parts))}{key}")
+        parts += [] if key_file is None else [f"key-file={key_file}"]
+        flags.append(f"--worker {shlex.quote(','.join(parts))}")
     typer.echo(f"route to them: rhizome router {' '.join(flags)} --allow-anonymous")
