@@ -80,9 +80,24 @@ def on_match(act: Callable[..., Any]) -> Callable[[Api], None]:
 
     def inject(api: Api) -> None:
         on_index("holds_none", giving(False))(api)
-        on_index("match_slots", act)(api)
+        on_index("match_tiers", act)(api)
 
     return inject
+
+
+def on_prediction(act: Callable[..., Any]) -> Callable[[Api], None]:
+    def inject(api: Api) -> None:
+        for name in ("predict", "assume"):
+            on_index(name, act)(api)
+
+    return inject
+
+
+class TooLittle:
+    """A match of fewer targets than there are."""
+
+    def worth(self, tiers: object) -> Any:
+        return np.zeros(0)
 
 
 def on_speeds(act: Callable[..., Any]) -> Callable[[Api], None]:
@@ -168,8 +183,8 @@ INJECTIONS = {
     "index match raises": Injection(Part.INDEX, on_match(raising)),
     "index match gives None": Injection(Part.INDEX, on_match(giving(None))),
     "index match gives text": Injection(Part.INDEX, on_match(giving("garbage"))),
-    "index match gives too little": Injection(Part.INDEX, on_match(giving(np.zeros(0)))),
-    "index prediction raises": Injection(Part.INDEX, on_index("predict", raising)),
+    "index match gives too little": Injection(Part.INDEX, on_match(giving(TooLittle()))),
+    "index prediction raises": Injection(Part.INDEX, on_prediction(raising)),
     "index expiry raises": Injection(Part.INDEX, on_index("expire", raising)),
     "policy raises": Injection(Part.POLICY, policy(raising)),
     "policy gives None": Injection(Part.POLICY, policy(giving(None))),
