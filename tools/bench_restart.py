@@ -94,7 +94,7 @@ def run_relay(worker: int, blocks: int) -> None:
         publish(tokens)
     sys.stdout.write(msgspec.json.encode(relay.sources[0]).decode() + "\n")
     sys.stdout.flush()
-    rng = Random(-worker)
+    rng = Random(f"live {worker}")
     while True:
         time.sleep(0.05)
         publish([rng.randrange(128_000) for _ in range(8 * BLOCK_SIZE)])

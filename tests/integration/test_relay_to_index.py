@@ -39,8 +39,8 @@ class PublishingEngine:
 
 
 @contextmanager
-def relayed() -> Iterator[tuple[EventRelay, PublishingEngine]]:
-    relay = EventRelay("127.0.0.1", "127.0.0.1", ranks=1, ring_batches=10_000)
+def relayed(ring_batches: int = 10_000) -> Iterator[tuple[EventRelay, PublishingEngine]]:
+    relay = EventRelay("127.0.0.1", "127.0.0.1", ranks=1, ring_batches=ring_batches)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     relay.start()
     try:
@@ -61,18 +61,8 @@ async def test_a_router_that_joins_late_knows_all_and_follows() -> None:
     with relayed() as (relay, engine):
         for number in range(3000):
             engine.publish(stored(number))
-        record = WorkerRecord(
-            worker_id="w1",
-            incarnation="a",
-            model="m",
-            url="http://127.0.0.1:1",
-            state=WorkerState.READY,
-            events=relay.sources,
-            block_size=BLOCK,
-            kv_blocks=10_000,
-        )
         async with EventPlane(index, SystemClock()) as plane:
-            plane.joined(record)
+            plane.joined(a_record(relay))
             await eventually(lambda: index.block_count("w1") == 3000)
             engine.publish(BlockRemoved(block_hashes=[7]), stored(3001))
             await eventually(lambda: index.block_count("w1") == 3000 and held(index, 3001))
@@ -81,6 +71,53 @@ async def test_a_router_that_joins_late_knows_all_and_follows() -> None:
             # what is published between the replay and the first live batch is a gap that heals
             assert totals.gaps <= 1
             assert (totals.clears, totals.replays_failed) == (0, 0)
+
+
+async def test_a_router_that_joins_late_knows_what_no_ring_keeps() -> None:
+    """The engine has published far more than the relay's ring holds, and evicted some of it."""
+    index = PrefixIndex(2**26)
+    with relayed(ring_batches=5) as (relay, engine):
+        relay.expect_blocks(10_000)
+        for number in range(2000):
+            engine.publish(stored(number))
+        engine.publish(*(BlockRemoved(block_hashes=[number]) for number in range(500)))
+        async with EventPlane(index, SystemClock()) as plane:
+            plane.joined(a_record(relay))
+            await eventually(lambda: index.block_count("w1") == 1500)
+            assert not held(index, 7)
+            engine.publish(BlockRemoved(block_hashes=[700]), stored(3001))
+            await eventually(lambda: held(index, 3001))
+            assert not held(index, 700)
+            assert index.block_count("w1") == 1500
+            totals = plane.totals()
+            assert (totals.snapshots, totals.snapshots_failed) == (1, 0)
+            assert (totals.clears, totals.restarts, totals.undecodable) == (0, 0, 0)
+    index.check_invariants()
+
+
+async def test_a_relay_bounds_what_it_keeps_by_the_engines_own_blocks() -> None:
+    index = PrefixIndex(2**26)
+    with relayed(ring_batches=5) as (relay, engine):
+        relay.expect_blocks(100)
+        for number in range(1000):
+            engine.publish(stored(number))
+        async with EventPlane(index, SystemClock()) as plane:
+            plane.joined(a_record(relay))
+            await eventually(lambda: index.block_count("w1") == 100)
+            assert held(index, 999)
+
+
+def a_record(relay: EventRelay) -> WorkerRecord:
+    return WorkerRecord(
+        worker_id="w1",
+        incarnation="a",
+        model="m",
+        url="http://127.0.0.1:1",
+        state=WorkerState.READY,
+        events=relay.sources,
+        block_size=BLOCK,
+        kv_blocks=10_000,
+    )
 
 
 def held(index: PrefixIndex, number: int) -> bool:
