@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -124,6 +125,7 @@ async def serve_on(
         host, port = api.getsockname()[:2]
         _log.info("router listens on %s://%s:%s", "https" if tls else "http", host, port)
         _spare_collector()
+        _allow_connections()
         on_ready()
         await stop.wait()
         _log.info("router stops; running requests may finish within the grace")
@@ -147,6 +149,13 @@ def _spare_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+
+
+def _allow_connections() -> None:
+    """Lets the process have as many sockets as its hard limit allows: two for each stream."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def tls_context(http: HttpSettings) -> ssl.SSLContext | None:

@@ -45,7 +45,10 @@ class Asker(asyncio.Protocol):
         self._ended = ended
         self._last_s = 0.0
         self._sent_s = self._loop.time()
-        self._transport.write(data)
+        if self._transport.is_closing():
+            self._loop.call_soon(self._end, False)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         self._transport.abort()
@@ -55,7 +58,7 @@ class Asker(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._ended is not None:
-            self._end(is_good=False)
+            self._end(False)
 
     def data_received(self, data: bytes) -> None:
         if self._keep_gaps:
@@ -75,7 +78,7 @@ class Asker(asyncio.Protocol):
         stream = self._tail.endswith(b"\n\n")
         self._end(is_good and (not stream or b"[DONE]" in self._tail))
 
-    def _end(self, is_good: bool) -> None:
+    def _end(self, is_good: bool, /) -> None:
         ended, self._ended = self._ended, None
         if is_good:
             self._tally.done += 1

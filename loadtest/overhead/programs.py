@@ -20,6 +20,7 @@ from rhizome import __version__
 HOST = "127.0.0.1"
 KEY = "overhead-key"
 _PROBE_S = 2.0
+_IN_FLIGHT_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ async def is_ready(port: int) -> bool:
 def _rhizome(system: System, rig: Rig, port: int, metrics: int) -> list[str]:
     told = rig.directory / f"{system.name.replace('/', '-')}.yaml"
     tokenizer = rig.model_directory if system.is_exact else str(rig.directory / "none")
-    settings = {"router": {"api_keys": [KEY]}}
+    room = {"in_flight_max_per_worker": _IN_FLIGHT_MAX}  # the others have no such bound
+    settings = {"router": {"api_keys": [KEY], "admission": room}}
     told.write_text(msgspec.json.encode(settings).decode(), encoding="utf-8")
     command = [sys.executable, "-m", "rhizome.cli.main", "router", "--config", str(told)]
     command += ["--tokenizer", tokenizer, "--host", HOST, "--port", str(port)]
