@@ -14,7 +14,6 @@ _PLACES = frozenset(
         "input",
         "items",
         "messages",
-        "prompt",
         "queries",
         "query",
         "system",
@@ -23,13 +22,30 @@ _PLACES = frozenset(
     }
 )
 """Fields of a body that hold what a model reads."""
+_PLAIN = frozenset({"content", "name", "role", "tool_call_id"})
+"""What a message may have that is text alone."""
 _KEYS = frozenset({"audio_url", "file_url", "image_url", "video_url"})
 _DATA = "data:"
 
 
-def may_refer(raw: bytes) -> bool:
-    """False only if no URL of media can be in the body: cheaper than to look."""
-    return b"url" in raw or b"\\u" in raw
+def may_refer(fields: Mapping[str, Any]) -> bool:
+    """False only if no URL of media can be in the body: much cheaper than to look, since the text
+    of plain messages is not read."""
+    return any(
+        _may_refer(fields[name]) for name in fields if name in _PLACES and fields[name] is not None
+    )
+
+
+def _may_refer(value: Any) -> bool:
+    if not isinstance(value, list):
+        return not isinstance(value, str)
+    for item in value:
+        if isinstance(item, dict):
+            if not (item.keys() <= _PLAIN and isinstance(item.get("content"), str)):
+                return True
+        elif not isinstance(item, str | int):
+            return True
+    return False
 
 
 def references(fields: Mapping[str, Any]) -> list[str]:
