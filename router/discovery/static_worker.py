@@ -149,6 +149,11 @@ def _check_endpoint(url: str, name: str, endpoint: str) -> None:
     if scheme == "ipc" and separator and address:
         return
     host, colon, port = address.rpartition(":")
+    if scheme == "tcp" and host == "*":
+        raise _wrong(
+            url,
+            f"`{name}` must name the engine's host: it binds, and the router connects to it",
+        )
     port_is_valid = port.isascii() and port.isdigit() and 0 < int(port) < 65_536
     if scheme != "tcp" or not separator or not host or not colon or not port_is_valid:
         raise _wrong(url, f"`{name}` must be tcp://host:port or ipc://path, not {endpoint!r}")

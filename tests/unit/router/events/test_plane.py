@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from random import Random
 
 import msgspec
 import pytest
@@ -202,6 +203,64 @@ async def test_a_message_of_too_many_frames_ends_the_connection(
     await bench.until_settled()
     publisher.send_frames(*[b"kv"] * 1000)
     await eventually(lambda: bench.subscription().counters.sessions == 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_lost_reordered_and_repeated_batches_end_in_what_the_engine_holds(
+    bench: Bench, publisher: Publisher, seed: int
+) -> None:
+    rng = Random(seed)
+    bench.plane.joined(worker(publisher.source()))
+    await bench.until_settled()
+    late: list[tuple[bytes, bytes]] = []
+    faults = {"lost": 0, "late": 0, "twice": 0}
+    for number in range(120):
+        frames = publisher.keep(stored([number], tokens_of(number)))
+        fate = rng.choice(["arrives"] * 6 + ["lost", "late", "twice"])
+        if fate == "late":
+            late.append(frames)
+        for _ in range({"arrives": 1, "twice": 2}.get(fate, 0)):
+            publisher.send_frames(b"kv", *frames)
+        if fate in faults:
+            faults[fate] += 1
+        elif late:
+            publisher.send_frames(b"kv", *late.pop())
+        if not number % 10:
+            await asyncio.sleep(0.01)
+    assert min(faults.values()) > 0
+    await eventually(lambda: bench.index.block_count("w1") == 120)
+    await bench.until_settled()
+    totals = bench.plane.totals()
+    assert totals.gaps > 0
+    assert totals.duplicates > 0
+    assert totals.undecodable == 0
+
+
+async def test_batches_of_another_engine_are_counted_and_not_believed(
+    bench: Bench, publisher: Publisher
+) -> None:
+    """As when two ranks publish on one endpoint: the rank that spoke first is the target's."""
+    bench.plane.joined(worker(publisher.source()))
+    await bench.until_settled()
+    for rank, number in ((0, 1), (1, 2)):
+        batch = KVEventBatch(
+            ts=1.0, events=[stored([number], tokens_of(number))], data_parallel_rank=rank
+        )
+        publisher.send_frames(b"kv", number.to_bytes(8, "big"), encode_batch(batch))
+    await eventually(lambda: bench.plane.totals().foreign == 1)
+    assert bench.matched(2) == 0
+
+
+async def test_an_engine_that_announces_more_than_it_can_hold_takes_no_more_room(
+    bench: Bench, publisher: Publisher
+) -> None:
+    bench.plane.joined(msgspec.structs.replace(worker(publisher.source()), kv_blocks=10))
+    await bench.until_settled()
+    for number in range(200):
+        publisher.publish(stored([number], tokens_of(number)))
+    await eventually(lambda: bench.matched(199) == 1)
+    assert bench.index.block_count("w1") == 10
+    assert bench.plane.totals().over_bound + bench.index.evicted_over_bound >= 190
 
 
 async def test_another_topic_is_not_heard(bench: Bench, publisher: Publisher) -> None:
