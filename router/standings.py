@@ -30,6 +30,8 @@ from router.trust.book import TrustBook
 Rows = npt.NDArray[np.intp]
 _HEAD_DONE_MAX = 0.95
 """Part of a prompt that may be presumed done."""
+_MATCH_KEPT_S = 0.1
+_MATCHES_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Board:
         }
         self._slots = np.array([sources.index.slot_of(name) for name in self.names], np.intp)
         self._rows_of_size = _rows_of_size(targets)
+        self._matches: dict[Prompt, tuple[float, Ints]] = {}
         for row in range(count):
             self.refresh_load(row)
             self.refresh_speeds(row)
@@ -204,9 +207,22 @@ class Board:
     def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints:
         """Credit of each target, scaled by the trust in it; none if the index fails."""
         with self._sources.faults.contained(Part.INDEX):
-            tokens = self._matched(prompt, now_s)
+            tokens = self._lately_matched(prompt, now_s)
             return (tokens * self._credit_scale).astype(np.int64) if self._scales_credit else tokens
         return np.zeros(len(self.targets), np.int64)
+
+    def _lately_matched(self, prompt: Prompt, now_s: float) -> Ints:
+        """As `_matched`, but as it was a moment ago for a prompt that is looked at again and again
+        because it waits."""
+        at_s, tokens = self._matches.get(prompt, (-math.inf, None))
+        if tokens is not None and now_s - at_s < _MATCH_KEPT_S:
+            return tokens
+        tokens = self._matched(prompt, now_s)
+        self._matches.pop(prompt, None)
+        self._matches[prompt] = (now_s, tokens)
+        if len(self._matches) > _MATCHES_MAX:
+            del self._matches[next(iter(self._matches))]
+        return tokens
 
     def _matched(self, prompt: Prompt, now_s: float) -> Ints:
         """Credit of each target in full trust; the prompt is matched once per block size in use."""
