@@ -23,9 +23,9 @@ from rhizome.tasks import Tasks
 from router.events.sockets import ClientKeys
 from router.events.subscription import LinkCounters, Subscription, Timing
 from router.fleet import targets_of
-from router.prefix.engine_blocks import BlockCounters
 from router.prefix.feed import EventFeed, FeedCounters
 from router.prefix.index import PrefixIndex
+from router.prefix.verdicts import BlockCounters
 
 _log = logging.getLogger(__name__)
 _SOCKETS_MAX = 32_768  # three for each target, and one more while it replays

@@ -29,7 +29,6 @@ the events do not carry).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rhizome.wire.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, EngineHash, KVEvent
@@ -37,6 +36,7 @@ from router.prefix.hashing import extend_chain, root_hash
 from router.prefix.layout import UNCACHED_KINDS, Group, Layer, Layout, Tier
 from router.prefix.names import Names, key_of, keys_of_names
 from router.prefix.table import Keys
+from router.prefix.verdicts import BlockCounters
 
 COPIES_MAX = 2**20
 """Bound on a tier that nobody said how many blocks it has."""
@@ -58,34 +58,6 @@ class Truth(Protocol):
     def suspend(self, target: str) -> None: ...
 
     def resume(self, target: str) -> None: ...
-
-
-@dataclass(slots=True)
-class BlockCounters:
-    """What was done with announced blocks; every number only grows."""
-
-    events: int = 0
-    stored: int = 0
-    removed: int = 0
-    unknown_parent: int = 0
-    """Blocks skipped because neither the chain above them nor their name was seen."""
-    not_text: int = 0
-    """Blocks skipped because their hash covers more than tokens, adapter and salt (media)."""
-    adapted: int = 0
-    """Blocks stored under a LoRA adapter's name."""
-    salted: int = 0
-    """Chains stored that begin with a cache salt."""
-    passed_over: int = 0
-    """Blocks of KV cache groups in which an engine never looks for a prefix, or that none has."""
-    mismatched: int = 0
-    """Blocks of a size that the worker did not register."""
-    unknown_events: int = 0
-    """Events of a type that this version does not know."""
-    clears: int = 0
-    """Times that everything known of the target was dropped, for whatever reason."""
-    over_bound: int = 0
-    """Blocks forgotten since there were more than the engine can hold."""
-    conflicts: int = 0
 
 
 class _Conflict(Exception):

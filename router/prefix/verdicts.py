@@ -70,6 +70,34 @@ class FeedCounters:
     held_dropped: int = 0
 
 
+@dataclass(slots=True)
+class BlockCounters:
+    """What was done with announced blocks; every number only grows."""
+
+    events: int = 0
+    stored: int = 0
+    removed: int = 0
+    unknown_parent: int = 0
+    """Blocks skipped because neither the chain above them nor their name was seen."""
+    not_text: int = 0
+    """Blocks skipped because their hash covers more than tokens, adapter and salt (media)."""
+    adapted: int = 0
+    """Blocks stored under a LoRA adapter's name."""
+    salted: int = 0
+    """Chains stored that begin with a cache salt."""
+    passed_over: int = 0
+    """Blocks of KV cache groups in which an engine never looks for a prefix, or that none has."""
+    mismatched: int = 0
+    """Blocks of a size that the worker did not register."""
+    unknown_events: int = 0
+    """Events of a type that this version does not know."""
+    clears: int = 0
+    """Times that everything known of the target was dropped, for whatever reason."""
+    over_bound: int = 0
+    """Blocks forgotten since there were more than the engine can hold."""
+    conflicts: int = 0
+
+
 def items_in(batch: KVEventBatch | None) -> int:
     """What holding the batch costs, in hashes and token ids."""
     if batch is None:
