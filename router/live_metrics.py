@@ -55,9 +55,9 @@ def live_metrics(
         )
         yield (
             "router_index_bytes",
-            "Estimated memory of the prefix index.",
+            "Estimated memory of the prefix index and of the engines' names of their blocks.",
             (),
-            [((), index.bytes_used)],
+            [((), index.bytes_used + plane.bytes_used)],
         )
         yield (
             "router_index_forgotten_blocks_total",

@@ -127,6 +127,14 @@ class EventPlane:
         running = self._running.get(target)
         return running[0] if running is not None else None
 
+    @property
+    def bytes_used(self) -> int:
+        """Memory of the engines' names of their blocks, in bytes; each engine's own number of
+        blocks bounds it."""
+        return sum(
+            subscription.feed.blocks.bytes_used for subscription, _ in self._running.values()
+        )
+
     def totals(self) -> EventCounters:
         """The counters' sums."""
         sums = EventCounters(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from router.prefix.index import PrefixIndex
+from router.prefix.layout import Group, Layer, Layout, Tier
 
 TARGETS = ["a", "b", "c", "d/0", "d/1"]
 targets = st.sampled_from(TARGETS)
@@ -164,3 +165,37 @@ BoundedIndexSoundness.TestCase.settings = settings(
 )
 TestIndexAgreesWithSets = IndexComparison.TestCase
 TestBoundedIndexNeverInvents = BoundedIndexSoundness.TestCase
+
+
+LAYOUT = Layout((Group(0), Group(1, 1, 2)))
+held_blocks = st.lists(st.booleans(), min_size=8, max_size=8)
+
+
+@given(held_blocks, held_blocks, held_blocks)
+@settings(max_examples=200, deadline=None)
+def test_a_window_is_credited_as_far_as_the_longest_prefix_that_all_groups_allow(
+    full: list[bool], window: list[bool], host: list[bool]
+) -> None:
+    hashes = list(range(1, 9))
+    index = PrefixIndex(2**24)
+    for target in ("hybrid", "plain"):
+        index.add_worker(target)
+    index.describe("hybrid", LAYOUT)
+    for held, layer in ((full, Layer()), (window, Layer(Tier.DEVICE, 1)), (host, Layer(Tier.HOST))):
+        blocks = [block for block, is_held in zip(hashes, held, strict=True) if is_held]
+        for target in ("hybrid", "plain"):
+            index.store(target, blocks, layer)
+    index.check_invariants()
+
+    def allowed(length: int) -> bool:
+        return all(full[:length]) and all(window[max(0, length - 2) : length])
+
+    expected = max(length for length in range(9) if allowed(length))
+    leading = next((place for place, is_held in enumerate(full) if not is_held), 8)
+    further = next((place for place in range(leading, 8) if not host[place]), 8)
+    matched = index.match_tiers(hashes, 0.0)
+    slots = {name: index.slot_of(name) for name in ("hybrid", "plain")}
+    assert matched.device[slots["hybrid"]] == expected
+    assert matched.device[slots["plain"]] == leading
+    assert matched.reused[slots["plain"]] == further
+    assert matched.reused[slots["hybrid"]] == expected
