@@ -64,6 +64,7 @@ class Board:
         self._prefill_tokens_per_s = np.ones(count)
         self._overhead_ms = np.zeros(count)
         self._attention_tokens = np.ones(count)
+        self._is_learned = np.zeros(count, np.bool_)
         self._head_tokens = np.zeros(count, np.int64)
         self._head_since_s = np.zeros(count)
         self._planned_tokens = np.zeros(count, np.int64)
@@ -101,6 +102,7 @@ class Board:
             self._kv_usage,
             self._overhead_ms,
             self._attention_tokens,
+            self._is_learned,
         )
         if not excluded:
             return candidates
@@ -136,6 +138,7 @@ class Board:
         self._prefill_tokens_per_s[row] = self._speed(speeds.prefill_tokens_per_s(name), 1000.0)
         self._overhead_ms[row] = self._speed(speeds.overhead_ms(name), 1.0)
         self._attention_tokens[row] = self._speed(speeds.attention_tokens(name), math.inf)
+        self._is_learned[row] = speeds.is_learned(name)
         self._decode_step_ms[row] = self._speed(speeds.decode_step_ms(name), 20.0)
         self._first_token_unknown[row] = not speeds.knows_first_token(name)
         self._decode_step_unknown[row] = not speeds.knows_decode_step(name)
@@ -152,6 +155,7 @@ class Board:
             )
             self._overhead_ms[unknown] = self._speed(speeds.overhead_ms(name), 1.0)
             self._attention_tokens[unknown] = self._speed(speeds.attention_tokens(name), math.inf)
+            self._is_learned[unknown] = speeds.is_learned(name)
         unknown = self._decode_step_unknown
         if unknown.any():
             name = self.names[int(unknown.argmax())]

@@ -64,7 +64,10 @@ class Considered:
             name: int(numbers[name])
             for name in ("match_tokens", "in_flight", "in_flight_max", "queued_tokens")
         }
-        return Candidate(worker_id=self.names[place], **{**numbers, **whole})
+        is_learned = bool(numbers["is_learned"])
+        return Candidate(
+            worker_id=self.names[place], **{**numbers, **whole, "is_learned": is_learned}
+        )
 
 
 @dataclass(slots=True)

@@ -160,6 +160,10 @@ class LearnedSpeeds:
         """Time between two tokens of a sequence, within `DECODE_STEP_MS_RANGE`."""
         return self._decode_step(target).step_ms
 
+    def is_learned(self, target: str) -> bool:
+        """Whether prefill speed and overhead are from observations, of it or of its group."""
+        return any(known.first_token is not None for known in self._known(target))
+
     def knows_first_token(self, target: str) -> bool:
         """Whether prefill speed and overhead are the target's own and not its group's."""
         own = self._targets.get(target)

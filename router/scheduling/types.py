@@ -59,6 +59,9 @@ class Candidate:
     """Learned first-token time of a prompt that is wholly cached, >= 0."""
     attention_tokens: float = math.inf
     """Learned number of tokens before it that make a token cost twice what the first does, > 0."""
+    is_learned: bool = False
+    """Whether prefill speed and overhead were learned, from it or others of its model; else they
+    are what the settings assume."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +82,7 @@ class Candidates:
     kv_usage: Floats
     overhead_ms: Floats
     attention_tokens: Floats
+    is_learned: npt.NDArray[np.bool_]
 
     @staticmethod
     def of(candidates: Iterable[Candidate]) -> Candidates:
@@ -95,6 +99,7 @@ class Candidates:
             np.array([one.kv_usage for one in rows], np.float64),
             np.array([one.overhead_ms for one in rows], np.float64),
             np.array([one.attention_tokens for one in rows], np.float64),
+            np.array([one.is_learned for one in rows], np.bool_),
         )
 
     def __len__(self) -> int:
@@ -112,6 +117,7 @@ class Candidates:
             kv_usage=float(self.kv_usage[at]),
             overhead_ms=float(self.overhead_ms[at]),
             attention_tokens=float(self.attention_tokens[at]),
+            is_learned=bool(self.is_learned[at]),
         )
 
     def __iter__(self) -> Iterator[Candidate]:
@@ -132,6 +138,7 @@ class Candidates:
             self.kv_usage[chosen],
             self.overhead_ms[chosen],
             self.attention_tokens[chosen],
+            self.is_learned[chosen],
         )
 
 

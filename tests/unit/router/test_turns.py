@@ -40,6 +40,8 @@ class Line:
         self.bench = Bench(settings=settings)
         self.turns = Turns(self.bench.dispatcher, settings.admission, self.bench.clock)
         self.made = 0
+        speeds = self.bench.dispatcher.speeds
+        speeds.observe_first_token("w0", 4000, 1060.0, alone=True)  # as assumed, but learned
 
     def job(self, tokens: int) -> Job:
         """A prompt like no other."""
@@ -126,6 +128,14 @@ def test_nobody_waits_longer_than_the_bound_while_there_is_room() -> None:
     line.bench.clock.advance(0.2)
     line.turns.tick()
     assert waiter.result is not None
+
+
+def test_nobody_waits_by_speeds_that_are_only_assumed() -> None:
+    line = Line()
+    line.bench.dispatcher.speeds.remove("w0")
+    line.bench.dispatcher.speeds.remove("w1")
+    for _ in range(6):
+        line.send(LONG)
 
 
 def test_without_late_binding_all_are_sent_at_once() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from router.scheduling.binding import should_wait
@@ -21,5 +23,6 @@ from router.scheduling.types import Candidate, RoutingRequest
 )
 def test_who_waits(tokens: int, match: int, wait_ms: int, *, expected: bool) -> None:
     """One token takes a millisecond, a cached prompt 20."""
-    chosen = Candidate("w", match, 1, 64, wait_ms, 1000.0, 20.0, overhead_ms=20.0)
+    chosen = Candidate("w", match, 1, 64, wait_ms, 1000.0, 20.0, overhead_ms=20.0, is_learned=True)
     assert should_wait(RoutingRequest("r", "m", tokens), chosen) is expected
+    assert not should_wait(RoutingRequest("r", "m", tokens), replace(chosen, is_learned=False))
