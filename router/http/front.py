@@ -1,6 +1,6 @@
 """The router's front: requests for engines go straight to the service, all others to the app.
 
-The choice is made by method and path, before anything else is looked at (ADR 15).
+The choice is made by method and path, before anything else is looked at (ADR 10).
 """
 
 from __future__ import annotations
