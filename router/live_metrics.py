@@ -105,9 +105,7 @@ def shadow_metrics(shadows: Shadows | None) -> Callable[[], Iterable[LiveMetrics
 
 
 _SHADOWS: tuple[
-    tuple[
-        str, str, tuple[str, ...], Callable[[Tally], tuple[tuple[tuple[str, ...], float], ...]]
-    ],
+    tuple[str, str, tuple[str, ...], Callable[[Tally], tuple[tuple[tuple[str, ...], float], ...]]],
     ...,
 ] = (
     (
