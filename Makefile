@@ -1,7 +1,7 @@
 # `make up` is all that a first look needs; `make help` lists the rest.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-restart bench-prefix bench-calibration bench-decisions bench-calibration-cpu bench-compare bench-overhead bench-routers bench-spread clean
+.PHONY: help setup up test test-engine test-e2e test-clients check lock lock-check bench-index bench-restart bench-prefix bench-calibration bench-decisions bench-calibration-cpu bench-compare bench-compare-real bench-overhead bench-routers bench-spread clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,6 +66,9 @@ bench-prefix: setup ## Measure a second turn on the right and on a wrong worker 
 
 bench-compare: setup ## Compare Rhizome with other routers on simulated workers (15 minutes)
 	@$(BIN)/python -m loadtest.comparison $(ARGS)
+
+bench-compare-real: setup ## The same on three real vLLM workers on the CPU (15 minutes)
+	@$(BIN)/python -m loadtest.comparison --engine vllm --block-size 32 --workers 3 --speed 1 --max-model-len 4096 --workload shared-prefixes --name real-vllm $(ARGS)
 
 bench-overhead: setup ## CPU per request and token beside other routers (ten minutes; --help for more)
 	@$(BIN)/python -m loadtest.overhead $(ARGS)

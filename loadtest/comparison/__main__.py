@@ -49,9 +49,11 @@ def parser() -> argparse.ArgumentParser:
     add("--warmup-s", type=float, default=2.0, help="sent before that and not counted")
     add("--repeats", type=int, default=3, help="runs of each, with seeds of their own")
     add("--seed", type=int, default=1, help="of the first repeat")
-    add("--workers", type=int, default=8, help="simulated workers")
+    add("--engine", choices=("simulated", "vllm"), default="simulated", help="the workers")
+    add("--workers", type=int, default=8, help="how many of them")
     add("--profile", default=PROFILE, help="of the simulated engines")
     add("--speed", type=float, default=0.5, help="of the engines and of the workloads' time")
+    add("--block-size", type=int, default=16, help="of the engines' KV cache; vLLM on CPU: 32")
     add("--max-model-len", type=int, default=131_072, help="of the simulated engines")
     add("--find-knee", action="store_true", help="only search for round robin's knees")
     add("--nice", type=int, help="niceness of all programs; below 0 for root only")
@@ -100,7 +102,9 @@ def course_of(options: argparse.Namespace, cells: Sequence[Cell], directory: Pat
             profile=options.profile,
             speed=options.speed,
             max_model_len=options.max_model_len,
+            block_size=options.block_size,
             count=options.workers,
+            engine=options.engine,
         ),
         programs=contenders.prepare([cell.contender for cell in cells], peers),
         logs=logs,
@@ -160,7 +164,7 @@ class Story:
             took_s=clock.wall_s() - self._begun_wall_s,
             machine=machine_facts(),
             versions={cell.contender.system: cell.contender.version for cell in self._cells},
-            profile=options.profile,
+            profile=options.profile if options.engine == "simulated" else "real vLLM on the CPU",
             speed=options.speed,
             worker_count=options.workers,
             cells=self.findings.cells,

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, Protocol, cast
 
 import msgspec
 import uvloop
 
 from loadtest.comparison.contenders import HOST, FleetPlace, WorkerPlace
 from loadtest.comparison.lateness import note_lateness
-from loadtest.comparison.processes import Program
+from loadtest.comparison.processes import Program, Usage
 from loadtest.comparison.remembering import RememberingRenderer
 from rhizome.clock import Clock, SystemClock
 from rhizome.fleet.models import ModelSpec
@@ -43,6 +43,18 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 16
     """Tokens of a KV block; some routers know no other."""
     count: int = 8
+    engine: Literal["simulated", "vllm"] = "simulated"
+    """What the workers are; profile and speed mean nothing to real ones."""
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.engine == "simulated"
+
+
+class Measured(Protocol):
+    """Whose use of the machine can be read."""
+
+    def usage(self) -> Usage: ...
 
 
 @dataclass(frozen=True)
@@ -50,9 +62,9 @@ class RunningFleet:
     """Workers that answer."""
 
     place: FleetPlace
-    program: Program
-    lateness: Path
-    """What `loadtest.comparison.lateness` notes of it."""
+    program: Measured
+    lateness: Path | None
+    """What `loadtest.comparison.lateness` notes of it, if it is simulated."""
 
 
 @asynccontextmanager

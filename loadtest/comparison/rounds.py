@@ -7,8 +7,10 @@ A contender that cannot be started costs its own runs only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from loadtest.comparison.contenders import HOST, Contender, Ports, command_of
 from loadtest.comparison.fleet import FleetPlan, RunningFleet, open_fleet
 from loadtest.comparison.lateness import lateness_ms_p99
 from loadtest.comparison.processes import Program, Usage
+from loadtest.comparison.real_fleet import empty_caches, open_engines
 from loadtest.comparison.results import CellResult, Findings
 from loadtest.comparison.scenarios import Scenario
 from loadtest.comparison.tallies import Tally, balance_between, engine_ttft_ms, tallies
@@ -90,11 +93,41 @@ class Cell:
 
 async def compare(cells: Sequence[Cell], course: Course, watch: Watch, findings: Findings) -> None:
     """Makes the runs in their order until told to stop; the findings grow by each."""
+    async with fleets(course, watch.clock) as fleet_of_a_run:
+        await _compare(cells, course, watch, findings, fleet_of_a_run)
+
+
+FleetOfARun = Callable[[], AbstractAsyncContextManager[RunningFleet]]
+
+
+@asynccontextmanager
+async def fleets(course: Course, clock: Clock) -> AsyncIterator[FleetOfARun]:
+    """How each run gets its fleet, with empty caches: a new one, or real engines emptied."""
+    if course.fleet.is_simulated:
+        yield partial(open_fleet, course.fleet, course.logs, clock)
+        return
+    async with open_engines(course.fleet, course.logs, clock) as engines:
+
+        @asynccontextmanager
+        async def emptied() -> AsyncIterator[RunningFleet]:
+            await empty_caches(engines)
+            yield engines
+
+        yield emptied
+
+
+async def _compare(
+    cells: Sequence[Cell],
+    course: Course,
+    watch: Watch,
+    findings: Findings,
+    fleet_of_a_run: FleetOfARun,
+) -> None:
     for place, cell in enumerate(cells):
         if watch.stop.is_set():
             break
         try:
-            found = await run_cell(cell, course, watch)
+            found = await run_cell(cell, course, watch, fleet_of_a_run)
         except StartError as error:
             fault = f"{cell.title}: {error.message}"
             findings.faults.append(fault)
@@ -107,10 +140,12 @@ async def compare(cells: Sequence[Cell], course: Course, watch: Watch, findings:
         watch.tell(f"[{place + 1}/{len(cells)}] {cell.title}: {_brief(found)}")
 
 
-async def run_cell(cell: Cell, course: Course, watch: Watch) -> CellResult:
+async def run_cell(
+    cell: Cell, course: Course, watch: Watch, fleet_of_a_run: FleetOfARun
+) -> CellResult:
     """One run; raises `StartError` when its fleet or its router cannot be used."""
     clock = watch.clock
-    async with open_fleet(course.fleet, course.logs, clock) as fleet:
+    async with fleet_of_a_run() as fleet:
         ports = _free_ports()
         command = command_of(cell.contender, fleet.place, ports, course.programs)
         log = course.logs / f"{cell.contender.name.replace('/', '-')}.log"
@@ -169,10 +204,16 @@ async def _measure(cell: Cell, course: Course, stand: Stand, watch: Watch) -> Ce
     router_cpu_s = after.router.cpu_s - before.router.cpu_s
     machine = MachineFacts(
         engines_cpu_share=(after.fleet.cpu_s - before.fleet.cpu_s) / took_s,
-        engines_lag_ms_p99=lateness_ms_p99(stand.fleet.lateness, before.at_s, after.at_s),
+        engines_lag_ms_p99=(
+            None
+            if stand.fleet.lateness is None
+            else lateness_ms_p99(stand.fleet.lateness, before.at_s, after.at_s)
+        ),
         idle_share=_idle_share(before, after),
     )
-    reasons = [*run.invalid_because, *faults_of(machine)]
+    reasons = [*run.invalid_because]
+    if course.fleet.is_simulated:  # real engines are to use all there is
+        reasons += faults_of(machine)
     return CellResult(
         workload=scenario.name,
         level=cell.level,
@@ -230,6 +271,8 @@ def _idle_share(before: Look, after: Look) -> float:
 
 def _over_floor(plan: Plan, fleet: FleetPlan, records: Sequence[RequestRecord]) -> Spread | None:
     """How far the counted requests' TTFT is above that of an idle engine that forgets nothing."""
+    if not fleet.is_simulated:
+        return None
     profile = load_profile(fleet.profile).at_speed(fleet.speed)
     floor = PrefillFloor(profile.model_copy(update={"block_size": fleet.block_size}))
     by_number = {record.number: record for record in records}

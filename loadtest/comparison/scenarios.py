@@ -106,6 +106,22 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 knee_per_s=130.0,
             ),
             Scenario(
+                name="shared-prefixes",  # sized for a small model on two cores: --engine vllm
+                choice=Choice(
+                    name="zipf-prefixes",
+                    settings={
+                        "prefixes": 24,
+                        "prefix_tokens": 2000,
+                        "unique_tokens": 60,
+                        "output_tokens": 8,
+                    },
+                ),
+                full_levels=(),
+                knee_per_s=1.5,
+                slo=Slo(ttft_ms=2_000.0, tpot_ms=500.0),
+                duration_scale=6.0,
+            ),
+            Scenario(
                 name="decode-heavy",
                 choice=Choice(name="decode-heavy", settings={"output_tokens": 200}),
                 full_levels=(1.0,),
