@@ -82,10 +82,6 @@ class Trust:
         return 1.0 if self.state is State.EXACT else self.reuse
 
     @property
-    def credits_events(self) -> bool:
-        return self.state is not State.FALLBACK
-
-    @property
     def confirms_soon(self) -> bool:
         """Whether events are to confirm a dispatch within seconds, so that predicting it for
         longer would only be worse."""
