@@ -76,7 +76,7 @@ bench-overhead: setup ## CPU per request and token beside other routers (ten min
 bench-routers: setup ## Three routers that tell each other of their load beside one, simulated (ten minutes of CPU)
 	@$(BIN)/python -m tools.bench_routers $(ARGS)
 
-bench-spread: setup ## How load and hot prefixes spread over simulated workers (two minutes of CPU)
+bench-spread: setup ## How load and hot prefixes spread over simulated workers (five minutes of CPU)
 	@$(BIN)/python -m loadtest.spread $(ARGS)
 
 clean: ## Remove .venv, builds and caches
