@@ -7,7 +7,7 @@ incarnation changes is a new worker: listeners see the old one leave and the new
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -112,6 +112,8 @@ class Fleet:
         """Counts up whenever `eligible` may give other targets than before."""
         self.changed: set[str] = set()
         """Targets with a new load report, for a reader that empties it."""
+        self._eligible: dict[str, tuple[Target, ...]] = {}
+        self._eligible_at = -1
 
     def listen(self, listener: FleetListener) -> None:
         """Adds a listener; it is told of the workers already here."""
@@ -207,11 +209,19 @@ class Fleet:
         worker = self._workers.get(target.record.worker_id)
         return worker.elsewhere.get(target.target_id, 0) if worker is not None else 0
 
-    def eligible(self, model: str) -> Iterator[Target]:
+    def eligible(self, model: str) -> tuple[Target, ...]:
         """Targets that may take a new request for the model, in a stable order."""
-        able = [worker for worker in self._workers.values() if self._is_able(worker, model)]
-        for worker in [one for one in able if not one.warming] or able:
-            yield from worker.targets
+        if self._eligible_at != self.generation:
+            self._eligible_at = self.generation
+            self._eligible.clear()
+        found = self._eligible.get(model)
+        if found is None:
+            able = [worker for worker in self._workers.values() if self._is_able(worker, model)]
+            free = [one for one in able if not one.warming] or able
+            found = tuple(target for worker in free for target in worker.targets)
+            if found:  # a name that nobody serves is anybody's: there is no end of them
+                self._eligible[model] = found
+        return found
 
     def _is_able(self, worker: _Worker, model: str) -> bool:
         record = worker.record

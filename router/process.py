@@ -138,7 +138,7 @@ async def _settle(fleet: Fleet, static_workers: int, settle_s: float) -> None:
     end_s = asyncio.get_running_loop().time() + settle_s
     while asyncio.get_running_loop().time() < end_s:
         known = len(fleet.records()) >= max(1, static_workers)
-        if known and any(any(fleet.eligible(model)) for model in fleet.models()):
+        if known and any(fleet.eligible(model) for model in fleet.models()):
             return
         await asyncio.sleep(_LOOK_S)
 

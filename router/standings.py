@@ -257,7 +257,7 @@ class Standings:
         self.refresh()
         board = self._boards.get(model)
         if board is None:
-            board = Board(self.sources, tuple(self.sources.fleet.eligible(model)))
+            board = Board(self.sources, self.sources.fleet.eligible(model))
             self._boards[model] = board
             self._places.update((name, (board, row)) for row, name in enumerate(board.names))
         return board

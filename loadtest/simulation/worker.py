@@ -10,7 +10,7 @@ from loadtest.simulation.prompts import KeyedPrompt
 from rhizome.fleet.records import WorkerRecord
 from router.placement import Assignment, Job
 from router.prefix.index import PrefixIndex
-from workers.engine.simulated.cache import CacheEvent, Cleared, Removed, Stored
+from workers.engine.simulated.cache import BlockKey, CacheEvent, Cleared, Removed, Stored
 from workers.engine.simulated.profile import EngineProfile
 from workers.engine.simulated.requests import SimRequest
 from workers.engine.simulated.scheduler import Scheduler
@@ -72,14 +72,20 @@ def publish(target: str, events: Sequence[CacheEvent], index: PrefixIndex) -> No
     """Tells the router's index of one engine's events, in the engine's order.
 
     As `router.prefix.engine_blocks` does with real events, a block is told with its first copy and
-    forgotten with its last one.
+    forgotten with its last one. What is stored with nothing else in between is told together.
     """
+    stored: list[BlockKey] = []
     for event in events:
         if isinstance(event, Stored):
-            if event.fresh:
-                index.store(target, cast("Sequence[int]", event.fresh))
-        elif isinstance(event, Removed):
+            stored += event.fresh
+            continue
+        if stored:
+            index.store(target, cast("Sequence[int]", stored))
+            stored = []
+        if isinstance(event, Removed):
             index.remove(target, cast("Sequence[int]", event.gone))
         else:
             assert isinstance(event, Cleared)
             index.clear(target)
+    if stored:
+        index.store(target, cast("Sequence[int]", stored))

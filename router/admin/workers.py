@@ -120,7 +120,7 @@ def _models(parts: Parts) -> list[ModelView]:
         ModelView(
             model=model,
             workers=sum(record.model == model for record in records),
-            eligible=sum(1 for _ in parts.fleet.eligible(model)),
+            eligible=len(parts.fleet.eligible(model)),
             in_flight=parts.dispatcher.in_flight(model),
             waiting=parts.gate.waiting(model),
             oldest_wait_s=round(parts.gate.oldest_wait_s(model), 3),

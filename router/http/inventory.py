@@ -48,7 +48,7 @@ def build_inventory(fleet: Fleet, products: Products, keys: KeyCheck) -> APIRout
     @routes.get("/health/ready", tags=["health"])
     async def ready() -> Response:
         """200 when some model has a worker that takes requests, else 503."""
-        served = [model for model in fleet.models() if any(True for _ in fleet.eligible(model))]
+        served = [model for model in fleet.models() if fleet.eligible(model)]
         waiting = sorted(set(fleet.models()) - set(served))
         body = {"status": "ready" if served else "waiting", "models": served, "waiting": waiting}
         return JSONResponse(body, status_code=200 if served else 503)

@@ -149,7 +149,7 @@ def test_ranks_are_targets_of_their_own() -> None:
 def test_a_report_counts_only_what_is_not_ours() -> None:
     fleet = Fleet(2, told_in_flight=lambda _: 3)
     fleet.upsert(record(), 0.0)
-    target = next(fleet.eligible("m"))
+    target = fleet.eligible("m")[0]
     fleet.report("w0", EngineLoad(running=5, waiting=0, kv_usage=0.1), 1.0)
     assert fleet.elsewhere(target) == 2
     fleet.report("w0", EngineLoad(running=1, waiting=0, kv_usage=0.1), 2.0)

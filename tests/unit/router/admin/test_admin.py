@@ -146,7 +146,7 @@ async def test_a_preview_tells_that_a_request_would_wait() -> None:
     async with serving(router__admission__in_flight_max_per_worker=1) as (api, http):
         async with running_engine(FakeEngine()) as engine:
             api.join(engine)
-            target = next(iter(api.router.fleet.eligible("m")))
+            target = api.router.fleet.eligible("m")[0]
             receipt = api.router.dispatcher.book.reserve(target.target_id, 1, 0.0)
             answer = (await http.post("/route", json={"body": CHAT})).json()
             api.router.dispatcher.book.release(receipt)
