@@ -10,7 +10,7 @@ PATHS := rhizome router workers cluster loadtest tests
 PYTEST := $(BIN)/python -m pytest
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv from the locks (about two minutes; nothing to do later)
 
