@@ -217,7 +217,8 @@ class PrefixIndex:
         if not hashes or self._layouts or len(self._layers) > 1:  # tiers, windows: first not needed
             return not hashes
         self._predictions.expire(now_s)
-        return not (self._layers[PLAIN].mask(hashes[0]) or self._predictions.blocks.mask(hashes[0]))
+        first = hashes[0]
+        return first not in self._predictions.blocks and not self._layers[PLAIN].mask(first)
 
     def match_tiers(self, hashes: Sequence[int], now_s: float) -> Matched:
         """The same, and how far the slower tiers of each target go on from there."""
@@ -244,7 +245,7 @@ class PrefixIndex:
         holder = self._holders.get(target)
         if holder is None or not hashes:
             return 0
-        columns = Columns(keys_of(hashes), self._layers, None, -1)
+        columns = Columns(hashes, self._layers, {}, -1)
         endings = list(self._endings(columns, holder.bit))
         beyond = self._endings_beyond(columns, endings, self._slower_tiers(), holder.bit)
         return max((depth for _, depth in [*endings, *beyond]), default=0)
@@ -300,8 +301,7 @@ class PrefixIndex:
     def _columns(self, hashes: Sequence[int], now_s: float) -> Columns:
         self._predictions.expire(now_s)
         doubted = self._suspended | self._distrusted
-        predicted = self._predictions.blocks if len(self._predictions.blocks) else None
-        return Columns(keys_of(hashes), self._layers, predicted, ~doubted)
+        return Columns(hashes, self._layers, self._predictions.blocks, ~doubted)
 
     def _endings(self, columns: Columns, among: int = -1) -> Iterator[tuple[int, int]]:
         """Masks of targets, none twice, with the number of leading blocks that they reuse."""

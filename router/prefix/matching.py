@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 from operator import and_, or_
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from router.prefix.holdings import Holdings
 from router.prefix.layout import PLAIN, Group, Layer, Layout, Tier
-from router.prefix.table import Keys, Numbers
+from router.prefix.table import Keys, Numbers, keys_of
 
 Run = tuple[int, int, int]
 """Blocks from the first to before the second number, and the targets that hold them as bitmask."""
@@ -40,29 +40,58 @@ class Columns:
     """For each layer asked for, the number of the set of targets that holds each block."""
 
     def __init__(
-        self, keys: Keys, layers: Mapping[Layer, Holdings], predicted: Holdings | None, trusted: int
+        self,
+        hashes: Sequence[int],
+        layers: Mapping[Layer, Holdings],
+        predicted: Mapping[int, int],
+        trusted: int,
     ) -> None:
-        """`trusted` are the targets whose truth counts; predictions count for all."""
-        self._keys = keys
+        """`predicted` are masks of targets by block, of targets that will hold it; `trusted` are
+        the targets whose truth counts. Predictions count for all."""
+        self._hashes = hashes
         self._layers = layers
         self._predicted = predicted
         self._trusted = trusted
-        self._sets_predicted = (
-            predicted.along(keys, touch=False) if predicted is not None else np.zeros(0, np.uint64)
-        )
+
+    @cached_property
+    def _keys(self) -> Keys:
+        return keys_of(self._hashes)
+
+    @cached_property
+    def _guessed(self) -> tuple[Sequence[int], Numbers]:
+        """The sets of targets that are predicted to hold a block, and which of them each is."""
+        get, places = self._predicted.get, {0: 0}
+        numbers = [places.setdefault(get(block, 0), len(places)) for block in self._hashes]
+        return list(places), np.array(numbers, np.uint64)
+
+    def _predicted_runs(self) -> Iterator[Run]:
+        """Runs of the blocks that are predicted, as far as any is."""
+        get, begin, held = self._predicted.get, 0, 0
+        for at, block in enumerate(self._hashes):
+            mask = get(block, 0)
+            if mask != held:
+                if at:
+                    yield begin, at, held
+                begin, held = at, mask
+            if not mask:
+                return
+        yield begin, len(self._hashes), held
 
     def plain_runs(self) -> Iterator[Run]:
-        """Runs of the blocks that lie on devices or are predicted to."""
+        """Runs of the blocks that lie on devices or are predicted to, as far as any is."""
         truth = self._layers[PLAIN]
+        if not len(truth):
+            yield from self._predicted_runs()
+            return
         numbers = truth.along(self._keys, touch=True)
         masks, trusted = truth.sets.masks, self._trusted
-        if self._predicted is None:
+        if not self._predicted:
             begins, (held,) = _runs([numbers])
             for begin, end, number in zip(begins, begins[1:], held, strict=False):
                 yield begin, end, masks[number] & trusted
             return
-        guesses = self._predicted.sets.masks
-        begins, (held, guessed) = _runs([numbers, self._sets_predicted])
+        guesses, places = self._guessed
+        begins, (held, guessed) = _runs([numbers, places])
         for begin, end, number, guess in zip(begins, begins[1:], held, guessed, strict=False):
             yield begin, end, masks[number] & trusted | guesses[guess]
 
@@ -81,13 +110,13 @@ class Columns:
         families = [layout.full, *(groups for _, groups in layout.windows)]
         groups = [self._of(group) for family in families for group in family]
         numbers = [numbers for _, numbers in groups]
-        if self._predicted is not None:
-            numbers.append(self._sets_predicted)
+        if self._predicted:
+            numbers.append(self._guessed[1])
         begins, columns = _runs(numbers)
         masks = [_masks(sets, col) for (sets, _), col in zip(groups, columns, strict=False)]
         guesses = [0] * len(begins)
-        if self._predicted is not None:
-            guesses = _masks(self._predicted.sets.masks, columns[-1])
+        if self._predicted:
+            guesses = _masks(self._guessed[0], columns[-1])
         found = []
         for run, (begin, end) in enumerate(pairwise(begins)):
             held = iter(masks)

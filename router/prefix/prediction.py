@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from router.prefix.holdings import Holdings
-from router.prefix.table import keys_of
-
 ENTRY_BYTES = 120
 """Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
-BLOCK_BYTES = 64
+BLOCK_BYTES = 128
 """Memory of one predicted block, whoever is predicted to hold it, at the worst."""
 
 _Batch = tuple[float, int, int, Sequence[int]]  # expires_at_s, number, slot, hashes
@@ -52,8 +49,10 @@ class Predictions:
     """Living predictions by slot; a slot's bit is in a block's set while it is predicted."""
 
     def __init__(self) -> None:
-        self.blocks = Holdings()
-        """Which slots are predicted to hold which blocks; to be read after `expire`."""
+        self.blocks: dict[int, int] = {}
+        """The slots predicted to hold each block, as bitmask; to be read after `expire`. They are
+        few beside the truth and change with every request, so that a dict is quicker than
+        `Holdings`."""
         self._expiry: dict[int, dict[int, float]] = {}
         self._batches: list[_Batch] = []
         self._number = 0
@@ -88,25 +87,29 @@ class Predictions:
                     fresh.pop(block, None)
         if fresh:
             expiry.update(fresh)
-            self.blocks.add(keys_of(list(fresh)), 1 << slot)
+            self._include(fresh, 1 << slot)
             self._entries += len(fresh)
             self._push(expires_at_s, slot, list(fresh))
 
     def assume(self, slot: int, hashes: Sequence[int], now_s: float, kept: Kept) -> None:
         """The slot uses these blocks now; `kept` holds for all that it is assumed to hold."""
-        assumed = self._assumed.setdefault(slot, _Assumed())
-        assumed.lifetime_s, blocks_max = kept
+        assumed = self._assumed.get(slot)
+        if assumed is None:
+            assumed = self._assumed[slot] = _Assumed()
         used_s = assumed.used_s
+        ends_sooner = not used_s or kept.lifetime_s < assumed.lifetime_s
+        assumed.lifetime_s, blocks_max = kept
         fresh: list[int] = []
         for block in reversed(hashes):  # an engine drops a prompt from its end on
             if used_s.pop(block, None) is None:
                 fresh.append(block)
             used_s[block] = now_s
         self._assumptions += len(fresh)
-        self.blocks.add(keys_of(fresh), 1 << slot)
+        self._include(fresh, 1 << slot)
         if blocks_max is not None and len(used_s) > blocks_max:
             self._forget(slot, list(islice(used_s, len(used_s) - blocks_max)))
-        self._next_s = min(self._next_s, self._ends_s(assumed))
+        if ends_sooner:  # else what is there ends no sooner than before
+            self._next_s = min(self._next_s, self._ends_s(assumed))
 
     def expire(self, now_s: float) -> None:
         """Drops every entry whose time is `now_s` or earlier."""
@@ -135,8 +138,8 @@ class Predictions:
         assumed = self._assumed.pop(slot, None)
         if assumed is not None:
             self._assumptions -= len(assumed.used_s)
-            self.blocks.discard(keys_of(list(assumed.used_s)), 1 << slot)
-        self.blocks.discard(keys_of(list(expiry)), 1 << slot)
+            self._exclude(assumed.used_s, 1 << slot)
+        self._exclude(expiry, 1 << slot)
         self._entries -= len(expiry)
         self._batches = [batch for batch in self._batches if batch[2] != slot]
         heapq.heapify(self._batches)
@@ -153,14 +156,27 @@ class Predictions:
             times_s = list(assumed.used_s.values())
             assert times_s == sorted(times_s)
             assert self._next_s <= self._ends_s(assumed)
-        assert masks == self.blocks.blocks()
+        assert masks == self.blocks
         assert self._assumptions == sum(len(one.used_s) for one in self._assumed.values())
-        self.blocks.check_invariants()
         assert self._entries == sum(len(expiry) for expiry in self._expiry.values())
         batched = [(slot, block) for _, _, slot, hashes in self._batches for block in hashes]
         assert len(batched) == len(set(batched)) == self._entries
         for expires_at_s, _, slot, hashes in self._batches:
             assert all(expires_at_s <= self._expiry[slot][block] for block in hashes)
+
+    def _include(self, hashes: Iterable[int], bit: int) -> None:
+        masks = self.blocks
+        for block in hashes:
+            masks[block] = masks.get(block, 0) | bit
+
+    def _exclude(self, hashes: Iterable[int], bit: int) -> None:
+        masks = self.blocks
+        for block in hashes:
+            left = masks.get(block, 0) & ~bit
+            if left:
+                masks[block] = left
+            else:
+                masks.pop(block, None)
 
     def _forget(self, slot: int, blocks: list[int]) -> None:
         """Assumes no longer that the slot holds these blocks."""
@@ -168,7 +184,7 @@ class Predictions:
         for block in blocks:
             del used_s[block]
         self._assumptions -= len(blocks)
-        self.blocks.discard(keys_of([one for one in blocks if one not in expiry]), 1 << slot)
+        self._exclude([one for one in blocks if one not in expiry], 1 << slot)
 
     @staticmethod
     def _ends_s(assumed: _Assumed) -> float:
@@ -197,7 +213,7 @@ class Predictions:
         assumed = self._assumed.get(slot)
         if assumed is not None:
             gone = [block for block in gone if block not in assumed.used_s]
-        self.blocks.discard(keys_of(gone), 1 << slot)
+        self._exclude(gone, 1 << slot)
         for until_s, blocks in prolonged.items():
             self._push(until_s, slot, blocks)
 

@@ -42,7 +42,7 @@ class Naive:
 
 
 def held(predictions: Predictions, slot: int) -> set[int]:
-    return {block for block, mask in predictions.blocks.blocks().items() if mask >> slot & 1}
+    return {block for block, mask in predictions.blocks.items() if mask >> slot & 1}
 
 
 @given(steps)
