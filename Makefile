@@ -30,7 +30,7 @@ test-engine: setup ## Tests that start real vLLM engines
 test-e2e: setup ## Tests against a whole running cluster
 	@$(PYTEST) -q -m e2e
 
-test-clients: setup ## Other projects' benchmark clients against the router (installs them when first run)
+test-clients: setup ## Other projects' clients against the router (installs them when first run)
 	@$(PYTEST) -q -m clients
 
 check: setup ## Lint, format, types, import contracts, the tree's own rules
