@@ -29,6 +29,9 @@ _CROWDED = 2
 """A key goes to its second bucket where its first has no more free slots than this and fewer."""
 _MAPPED_BYTES = 2**20
 _SECOND = 16
+_BYTES_SUMMED = np.uint64(0x0101010101010101)
+_TOP_BYTE = np.uint64(56)
+"""Eight bytes, multiplied so, have their sum in the top one."""
 
 
 def keys_of(numbers: Sequence[int]) -> Keys:
@@ -56,7 +59,7 @@ class Page:
         self.buckets = 1 << bits
         self.slots = WIDTH << bits
         self.cells = _cells(_ROW << bits)
-        self.rows = self.cells.reshape(-1, _ROW)
+        self._lines = self.cells.reshape(-1, WIDTH)
         self.view: memoryview[int] = memoryview(self.cells.data)
         self.count = 0
 
@@ -103,7 +106,7 @@ class Page:
     def locate(self, mixed: Keys) -> Places:
         """The keys' places, -1 where there is none."""
         places = self._probe(mixed, self._first(mixed))
-        missing = np.flatnonzero(places < 0)
+        missing = (places < 0).nonzero()[0]
         if len(missing):
             rest = mixed[missing]
             places[missing] = self._probe(rest, self._second(rest))
@@ -129,7 +132,7 @@ class Page:
 
     def held(self, begin: int = 0, end: int | None = None) -> Places:
         """The places in use of the buckets from `begin` to before `end`."""
-        buckets, slots = np.nonzero(self.rows[begin:end, :WIDTH])
+        buckets, slots = np.nonzero(self.cells.reshape(-1, _ROW)[begin:end, :WIDTH])
         return (buckets + begin << _ROW_SHIFT) + slots
 
     def _first(self, mixed: Keys) -> Places:
@@ -140,9 +143,9 @@ class Page:
 
     def _probe(self, mixed: Keys, buckets: Places) -> Places:
         """The keys' places in these buckets, -1 where there is none."""
-        hits = np.flatnonzero(self.rows.take(buckets, 0)[:, :WIDTH] == mixed[:, None])
+        hits = (self._lines.take(buckets << 1, 0) == mixed[:, None]).ravel().nonzero()[0]
         keys = hits >> _SLOT_BITS
-        found = (buckets.take(keys) << _ROW_SHIFT) + (hits & WIDTH - 1)
+        found: Places = (buckets.take(keys) << _ROW_SHIFT) + (hits & WIDTH - 1)
         if len(found) == len(mixed):
             return found
         places = np.full(len(mixed), -1)
@@ -150,27 +153,32 @@ class Page:
         return places
 
     def _put(self, mixed: Keys, values: Numbers) -> npt.NDArray[np.bool_]:
-        """One round: of the keys that want a bucket, as many as it has room for get in."""
-        first, second = self._first(mixed), self._second(mixed)
-        room, other_room = self._room(first), self._room(second)
-        moves = (room <= _CROWDED) & (other_room > room)
-        room = np.where(moves, other_room, room)
-        bucket = np.where(moves, second, first)
-        order = bucket.argsort(kind="stable")
-        ordered = bucket[order]
-        begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        rank = np.empty(len(order), np.intp)
-        lengths = np.diff(np.append(begins, len(order)))
-        rank[order] = np.arange(len(order)) - np.repeat(begins, lengths)
-        placed = rank < room
-        bucket, rank = bucket[placed], rank[placed]
-        free = self.rows.take(bucket, 0)[:, :WIDTH] == 0
-        places = (bucket << _ROW_SHIFT) + (free.cumsum(1) == (rank + 1)[:, None]).argmax(1)
-        self.cells[places] = mixed[placed]
+        """One round: of the keys that want a slot, the last gets it; gives which are in."""
+        buckets = self._first(mixed)
+        free, room = self._free(buckets)
+        crowded = (room <= _CROWDED).nonzero()[0]
+        if len(crowded):
+            others = self._second(mixed[crowded])
+            other_free, other_room = self._free(others)
+            better = (other_room > room[crowded]).nonzero()[0]
+            moves = crowded[better]
+            buckets[moves], free[moves] = others[better], other_free[better]
+            room[moves] = other_room[better]
+        places = (buckets << _ROW_SHIFT) + free.argmax(1)
+        full = (room == 0).nonzero()[0]
+        if len(full):
+            inside = (room > 0).nonzero()[0]
+            self.cells[places[inside]] = mixed[inside]
+        else:
+            self.cells[places] = mixed
+        placed: npt.NDArray[np.bool_] = self.cells.take(places) == mixed
+        places = places[placed]
         self.cells[places + WIDTH] = values[placed]
         self.count += len(places)
         return placed
 
-    def _room(self, buckets: Places) -> Places:
-        free: Places = (self.rows.take(buckets, 0)[:, :WIDTH] == 0).sum(1)
-        return free
+    def _free(self, buckets: Places) -> tuple[npt.NDArray[np.bool_], Places]:
+        """Which slots of each bucket are free, and how many."""
+        free = self._lines.take(buckets << 1, 0) == 0
+        counts = (free.view(np.uint64).ravel() * _BYTES_SUMMED) >> _TOP_BYTE
+        return free, counts.view(np.intp)

@@ -21,6 +21,7 @@ Flags = npt.NDArray[np.bool_]
 _LOWER = np.uint64(2**32 - 1)
 _HALF = np.uint64(32)
 _STAMP_MAX = 2**32 - 1
+_STAMP = 1 << 32
 _STEPS = np.arange(4096, dtype=np.uint64) << _HALF
 _BUCKETS_PER_LOOK = 512
 _SHARE_TO_EVICT = 0.125
@@ -87,7 +88,8 @@ class Holdings:
         if len(keys) < FEW:
             return self._add_few(keys, bit)
         stamps = self._stamps(len(keys))
-        numbers = self._table.get_many(keys) & _LOWER
+        entries, places = self._table.find_many(keys, to_put=True)
+        numbers = entries & _LOWER
         changed = np.ones(len(keys), np.bool_)
         after = np.zeros(len(keys), np.uint64)
         for before, same in _parts(numbers):
@@ -100,17 +102,17 @@ class Holdings:
                 self.sets.move(before, number, int(same.sum()))
                 after[same] = number
         room = len(self._table)
-        self._table.put_many(keys, after | stamps)
+        self._table.put_found(keys, places, after | stamps)
         new = int((numbers == 0).sum())
         if len(self._table) != room + new:
             self._forget_unkept(keys, numbers, after, changed)
-        return keys[changed]
+        return keys if changed.all() else keys[changed]
 
     def discard(self, keys: Keys, bit: int) -> Keys:
         """The target of `bit` does not hold the blocks, none given twice; gives those it held."""
         if len(keys) < FEW:
             return self._discard_few(keys, bit)
-        entries = self._table.get_many(keys)
+        entries, places = self._table.find_many(keys)
         numbers = entries & _LOWER
         held = np.zeros(len(keys), np.bool_)
         after = np.zeros(len(keys), np.uint64)
@@ -122,10 +124,11 @@ class Holdings:
                 held |= same
                 after[same] = number
         gone = held & (after == 0)
-        self._table.pop_many(keys[gone])
         stay = held & (after != 0)
-        self._table.put_many(keys[stay], after[stay] | entries[stay] & ~_LOWER)
-        return keys[held]
+        if stay.any():
+            self._table.put_again(keys[stay], places[stay], after[stay] | entries[stay] & ~_LOWER)
+        self._table.pop_many(keys[gone])
+        return keys if held.all() else keys[held]
 
     def along(self, keys: Keys, *, touch: bool) -> Numbers:
         """The number of the set that holds each block; `touch` keeps the blocks from going soon,
@@ -178,12 +181,16 @@ class Holdings:
         masks = [self.sets.masks[number] for number in self.sets.counts()]
         assert len(masks) == len(set(masks))
 
-    def _stamps(self, count: int) -> Numbers:
-        """For a chain's blocks: later than all before, the first block's the latest."""
+    def _latest(self, count: int) -> int:
+        """The stamp of the first of so many blocks of a chain, later than all before."""
         if self._clock + count > _STAMP_MAX:
             self._clock = 0  # once in some billion blocks what is old counts as new for a while
         self._clock += count
-        latest = np.uint64(self._clock << 32)
+        return self._clock << 32
+
+    def _stamps(self, count: int) -> Numbers:
+        """For a chain's blocks: later than all before, the first block's the latest."""
+        latest = np.uint64(self._latest(count))
         stamps: Numbers = (
             latest - _STEPS[:count]
             if count <= len(_STEPS)
@@ -200,21 +207,24 @@ class Holdings:
         return self._clock - (int(found.min()) >> 32) > len(self._table) >> 3
 
     def _add_few(self, keys: Keys, bit: int) -> Keys:
-        new: list[int] = []
-        stamp = int(self._stamps(len(keys))[0]) + (1 << 32) if len(keys) else 0
+        table, sets, new = self._table, self.sets, []
+        stamp = self._latest(len(keys)) + _STAMP
+        table.make_room(len(keys))
         for key in keys.tolist():
-            stamp -= 1 << 32
-            before = self._table.get(key) & 0xFFFFFFFF
-            mask = self.sets.masks[before]
-            after = before if mask & bit else self.sets.number(mask | bit)
-            kept = self._table.put(key, after | stamp)
-            if after != before:
-                self.sets.move(before, after, 1)
-                if kept:
-                    new.append(key)
-                else:
-                    self.sets.move(after, 0, 1)
-        return keys_of(new)
+            stamp -= _STAMP
+            place, entry = table.find(key)
+            before = entry & 0xFFFFFFFF
+            mask = sets.masks[before]
+            if mask & bit:
+                table.put_one(key, place, before | stamp)
+                continue
+            after = sets.number(mask | bit)
+            sets.move(before, after, 1)
+            if table.put_one(key, place, after | stamp):
+                new.append(key)
+            else:
+                sets.move(after, 0, 1)
+        return keys if len(new) == len(keys) else keys_of(new)
 
     def _discard_few(self, keys: Keys, bit: int) -> Keys:
         held: list[int] = []

@@ -61,18 +61,31 @@ class BlockTable:
         return self._overflow.get(mixed, 0)
 
     def put(self, key: int, value: int) -> bool:
-        """Sets the key's number; False if there is no room for the key."""
+        """Sets the key's number, above 0; False if there is no room for the key."""
+        self.make_room(1)
+        return self.put_one(key, self.find(key)[0], value)
+
+    def find(self, key: int) -> tuple[int, int]:
+        """Where `put_one` finds the key, and its number, 0 if there is none."""
+        page, mixed = self._page, (key ^ _OFFSET) * _SPREAD & _WORD
+        place = page.find(mixed)
+        if place >= 0:
+            return place, page.view[place + WIDTH]
+        return -1, 0 if self._old is None and not self._overflow else self.get(key)
+
+    def put_one(self, key: int, place: int, value: int) -> bool:
+        """As `put`, of a key just found, and after `make_room`."""
         assert value > 0
+        if place >= 0:
+            self._page.view[place + WIDTH] = value
+            return True
         mixed = (key ^ _OFFSET) * _SPREAD & _WORD
-        for page in self._pages():
-            place = page.find(mixed)
-            if place >= 0:
-                page.view[place + WIDTH] = value
-                return True
+        if self._old is not None and (before := self._old.find(mixed)) >= 0:
+            self._old.view[before + WIDTH] = value
+            return True
         if mixed in self._overflow:
             self._overflow[mixed] = value
             return True
-        self._make_room(1)
         return bool(mixed) and (self._page.insert(mixed, value) or self._overflown(mixed, value))
 
     def pop(self, key: int) -> int:
@@ -88,13 +101,15 @@ class BlockTable:
         """The keys' numbers, 0 where there is none."""
         return self.find_many(keys)[0]
 
-    def find_many(self, keys: Keys) -> tuple[Numbers, Places]:
-        """The same, and where `mark` finds them."""
+    def find_many(self, keys: Keys, *, to_put: bool = False) -> tuple[Numbers, Places]:
+        """The same, and where `mark` and, after `to_put`, `put_found` find them."""
+        if to_put:
+            self.make_room(len(keys))
         mixed = _mixed(keys)
         places = self._page.locate(mixed)
         places += WIDTH
         values = self._page.cells.take(places)
-        missing = np.flatnonzero(places < WIDTH)
+        missing = (places < WIDTH).nonzero()[0]
         if len(missing):
             values[missing] = 0
             if self._old is not None or self._overflow:
@@ -108,28 +123,41 @@ class BlockTable:
             places, values = places[known], values[known]
         self._page.cells[places] = values
 
+    def put_again(self, keys: Keys, places: Places, values: Numbers) -> None:
+        """Sets the numbers of keys just found, all of which there are."""
+        if (places >= WIDTH).all():
+            self._page.cells[places] = values
+        else:
+            self.put_many(keys, values)
+
     def put_many(self, keys: Keys, values: Numbers) -> None:
         """Sets the keys' numbers; keys without room are not kept."""
         if len(keys) < FEW:
             for key, value in zip(keys.tolist(), values.tolist(), strict=True):
                 self.put(key, value)
             return
-        self._make_room(len(keys))
-        mixed = _mixed(keys)
-        places = self._page.locate(mixed)
-        known = places >= 0
-        self._page.cells[places[known] + WIDTH] = values[known]
-        if known.all():
+        self.make_room(len(keys))
+        self.put_found(keys, self._page.locate(_mixed(keys)) + WIDTH, values)
+
+    def put_found(self, keys: Keys, places: Places, values: Numbers) -> None:
+        """The same for keys looked up just before, with nothing else in between."""
+        new = (places < WIDTH).nonzero()[0]
+        if not len(new):
+            self._page.cells[places] = values
             return
-        new = np.flatnonzero(~known)
+        known = (places >= WIDTH).nonzero()[0]
+        if len(known):
+            self._page.cells[places[known]] = values[known]
+        mixed, values = _mixed(keys[new]), values[new]
         if self._old is not None:
-            before = self._old.locate(mixed[new])
+            before = self._old.locate(mixed)
             self._old.remove_many(before[before >= 0])
         if self._overflow:
-            for one in mixed[new].tolist():
+            for one in mixed.tolist():
                 self._overflow.pop(one, None)
-        new = new[mixed[new] != 0]
-        self._insert_many(mixed[new], values[new])
+        if not mixed.all():
+            mixed, values = mixed[mixed != 0], values[mixed != 0]
+        self._insert_many(mixed, values)
 
     def pop_many(self, keys: Keys) -> Numbers:
         """Forgets the keys; gives their numbers, 0 where there was none."""
@@ -204,7 +232,7 @@ class BlockTable:
     def _pages(self) -> tuple[Page, ...]:
         return (self._page,) if self._old is None else (self._page, self._old)
 
-    def _make_room(self, count: int) -> None:
+    def make_room(self, count: int) -> None:
         """To be called before `count` keys are put."""
         if self._old is None:
             held = self._page.count + len(self._overflow)
