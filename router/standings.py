@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.scheduling.load import LoadBook
 from router.scheduling.speeds import LearnedSpeeds
-from router.scheduling.types import Candidates, Floats, Ints
+from router.scheduling.types import FEW, Candidates, FewCandidates, Floats, Ints, Lists
 from router.trust.book import TrustBook
 
 Rows = npt.NDArray[np.intp]
@@ -47,6 +48,14 @@ class Sources:
     trust: TrustBook = field(default_factory=TrustBook)
     peers: PeerView = field(default_factory=nobody)
     tiers: TierWorth = field(default_factory=lambda: TierWorth(host=0.7, storage=0.3))
+
+
+class _Speeds(NamedTuple):
+    prefill_tokens_per_s: list[float]
+    decode_step_ms: list[float]
+    overhead_ms: list[float]
+    attention_tokens: list[float]
+    is_learned: list[bool]
 
 
 class Board:
@@ -78,6 +87,9 @@ class Board:
             )
             for priority in Priority
         }
+        self._room_of_few = {priority: room.tolist() for priority, room in self._room.items()}
+        self._speeds: _Speeds | None = None
+        """The columns of speeds as lists; None since one has changed."""
         self._slots = np.array([sources.index.slot_of(name) for name in self.names], np.intp)
         self._rows_of_size = _rows_of_size(targets)
         self._matches: dict[Prompt, tuple[float, Ints]] = {}
@@ -91,23 +103,50 @@ class Board:
         self, prompt: Prompt, priority: Priority, excluded: set[str], now_s: float
     ) -> Candidates:
         """All targets but those of excluded workers; good until the next change."""
-        candidates = Candidates(
-            self.names,
-            self._match_tokens(prompt, now_s),
-            self._in_flight,
-            self._room[priority],
-            self._tokens_left(now_s),
-            self._prefill_tokens_per_s,
-            self._decode_step_ms,
-            self._kv_usage,
-            self._overhead_ms,
-            self._attention_tokens,
-            self._is_learned,
-        )
+        if len(self.names) <= FEW:
+            candidates: Candidates = self._few(prompt, priority, now_s)
+        else:
+            candidates = Candidates(
+                self.names,
+                self._match_tokens(prompt, now_s),
+                self._in_flight,
+                self._room[priority],
+                self._tokens_left(now_s),
+                self._prefill_tokens_per_s,
+                self._decode_step_ms,
+                self._kv_usage,
+                self._overhead_ms,
+                self._attention_tokens,
+                self._is_learned,
+            )
         if not excluded:
             return candidates
-        others = [target.record.worker_id not in excluded for target in self.targets]
-        return candidates.where(np.array(others, np.bool_))
+        return candidates.where([one.record.worker_id not in excluded for one in self.targets])
+
+    def _few(self, prompt: Prompt, priority: Priority, now_s: float) -> FewCandidates:
+        """All targets, as lists."""
+        speeds = self._speeds
+        if speeds is None:
+            speeds = self._speeds = _Speeds(
+                self._prefill_tokens_per_s.tolist(),
+                self._decode_step_ms.tolist(),
+                self._overhead_ms.tolist(),
+                self._attention_tokens.tolist(),
+                self._is_learned.tolist(),
+            )
+        lists = Lists(
+            self._match_tokens(prompt, now_s).tolist(),
+            self._in_flight.tolist(),
+            self._room_of_few[priority],
+            self._tokens_left_of_few(now_s, speeds.prefill_tokens_per_s),
+            speeds.prefill_tokens_per_s,
+            speeds.decode_step_ms,
+            self._kv_usage.tolist(),
+            speeds.overhead_ms,
+            speeds.attention_tokens,
+            speeds.is_learned,
+        )
+        return FewCandidates(self.names, lists)
 
     def plan(self, row: int, work_tokens: int) -> None:
         """Counts work as queued at a target that will get it, until `forget_plans`."""
@@ -134,6 +173,7 @@ class Board:
 
     def refresh_speeds(self, row: int) -> None:
         """Reads again how fast the target is."""
+        self._speeds = None
         name, speeds = self.names[row], self._sources.speeds
         self._prefill_tokens_per_s[row] = self._speed(speeds.prefill_tokens_per_s(name), 1000.0)
         self._overhead_ms[row] = self._speed(speeds.overhead_ms(name), 1.0)
@@ -146,6 +186,7 @@ class Board:
     def refresh_unknown_speeds(self) -> None:
         """Reads again what stands in for the speeds of targets that were not observed: the same
         for all, since they are of one group."""
+        self._speeds = None
         speeds = self._sources.speeds
         unknown = self._first_token_unknown
         if unknown.any():
@@ -200,6 +241,18 @@ class Board:
         done = np.minimum(done, self._head_tokens * _HEAD_DONE_MAX).astype(np.int64)
         left: Ints = self._queued_tokens - done + self._planned_tokens
         return left
+
+    def _tokens_left_of_few(self, now_s: float, speeds: list[float]) -> list[int]:
+        """The same of a few."""
+        heads = self._head_tokens.tolist()
+        queued: list[int] = (self._queued_tokens + self._planned_tokens).tolist()
+        if any(heads):
+            since_s = self._head_since_s.tolist()
+            for row, head in enumerate(heads):
+                if head:
+                    done = (now_s - since_s[row]) * speeds[row]
+                    queued[row] -= int(min(done, head * _HEAD_DONE_MAX))
+        return queued
 
     def _speed(self, learned: float, stand_in: float) -> float:
         """What was learned, if it can be a speed."""

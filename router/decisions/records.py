@@ -6,9 +6,11 @@ Noting must cost next to nothing, so nothing is put into words here; that is don
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +35,8 @@ class Considered:
     """The candidates of one choice as they stood then."""
 
     names: Sequence[str]
-    columns: Columns
-    """One column a candidate, the rows as `COST` and `FIELDS` say. Whole numbers are exact up to
-    2**24."""
+    packed: bytes | array[float] = field(repr=False)
+    """`columns` as they lie in memory."""
     chosen: int
     """The column of the chosen one."""
     total: int
@@ -46,16 +47,25 @@ class Considered:
         """The cheapest `candidates_max` of them, the chosen one always among them."""
         total, names = len(candidates), candidates.worker_ids
         chosen = names.index(choice.worker_id)
+        lists = candidates.lists
+        if lists is not None and total <= candidates_max:
+            return Considered(names, array("f", chain(choice.costs, *lists)), chosen, total)
         rows = [choice.costs, *[getattr(candidates, name) for name in FIELDS]]
         columns = np.array(rows, np.float32)
         if total <= candidates_max:
-            return Considered(names, columns, chosen, total)
+            return Considered(names, columns.tobytes(), chosen, total)
         kept = np.argpartition(choice.costs, candidates_max - 1)[:candidates_max]
         if chosen not in kept:
             kept[-1] = chosen
         places = kept.tolist()
         kept_names = [names[at] for at in places]
-        return Considered(kept_names, columns[:, kept], places.index(chosen), total)
+        return Considered(kept_names, columns[:, kept].tobytes(), places.index(chosen), total)
+
+    @property
+    def columns(self) -> Columns:
+        """One column a candidate, the rows as `COST` and `FIELDS` say. Whole numbers are exact up
+        to 2**24."""
+        return np.frombuffer(self.packed, np.float32).reshape(1 + len(FIELDS), -1)
 
     def candidate(self, place: int) -> Candidate:
         """The candidate in that column."""
@@ -107,7 +117,7 @@ class Attempt:
     @property
     def bytes_used(self) -> int:
         """Estimated."""
-        candidates = len(self.considered.columns[0])
+        candidates = len(self.considered.names)
         return _BYTES_OF_ATTEMPT + _BYTES_OF_ARRAY + _BYTES_OF_CANDIDATE * candidates
 
 

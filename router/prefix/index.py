@@ -31,7 +31,7 @@ from router.prefix.arrivals import Arrivals
 from router.prefix.credit import Ints, Matched
 from router.prefix.holdings import SET_BYTES, Holdings
 from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout, Tier
-from router.prefix.matching import Columns, leading, reusable
+from router.prefix.matching import Columns, by_slots, leading, reusable
 from router.prefix.prediction import Kept, Predictions
 from router.prefix.table import Keys, keys_of
 
@@ -226,6 +226,8 @@ class PrefixIndex:
         endings = list(self._endings(columns))
         depths = [self._by_slots(endings)]
         tiers = self._slower_tiers()
+        if not tiers:
+            return Matched(depths[0])
         for tiers_so_far in [tiers[: count + 1] for count in range(len(tiers))]:
             further = self._by_slots(self._endings_beyond(columns, endings, tiers_so_far))
             depths.append(np.maximum(further, depths[-1]))
@@ -337,18 +339,7 @@ class PrefixIndex:
         return sorted({layer.tier for layer in self._layers if layer.tier is not Tier.DEVICE})
 
     def _by_slots(self, endings: Iterable[tuple[int, int]]) -> Ints:
-        slots = len(self._holders) + len(self._free_slots) + 1
-        found = list(endings)
-        if not found:
-            return np.zeros(slots, np.int64)
-        masks, reused = zip(*found, strict=True)
-        length = slots + 7 >> 3
-        data = b"".join([mask.to_bytes(length, "little") for mask in masks])
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-        # No target is in two masks, so that the sum over them is the one that it is in.
-        weights = np.array(reused, np.float32)
-        rows = bits.reshape(len(found), -1)[:, :slots].astype(np.float32)
-        return (weights @ rows).astype(np.int64)
+        return by_slots(list(endings), len(self._holders) + len(self._free_slots) + 1)
 
     def _holders_in(self, mask: int) -> Iterator[_Holder]:
         while mask:

@@ -14,6 +14,7 @@ from operator import and_, or_
 
 import numpy as np
 
+from router.prefix.credit import Ints
 from router.prefix.holdings import Holdings
 from router.prefix.layout import PLAIN, Group, Layer, Layout, Tier
 from router.prefix.table import Keys, Numbers, keys_of
@@ -22,6 +23,8 @@ Run = tuple[int, int, int]
 """Blocks from the first to before the second number, and the targets that hold them as bitmask."""
 Ending = tuple[int, int]
 """Targets, as bitmask, and the number of leading blocks that they reuse."""
+_FEW_SLOTS = 24
+"""Up to so many, one by one is quicker than all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,29 @@ def leading(runs: Iterable[Run], targets: int, depth: int = 0) -> Iterator[Endin
             targets = still
     if targets and end > depth:
         yield targets, end
+
+
+def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
+    """The number of leading blocks of each target, by its bit; 0 for those in no ending. No
+    target is in two."""
+    if slots <= _FEW_SLOTS:
+        depths = [0] * slots
+        for mask, depth in endings:
+            left = mask
+            while left:
+                depths[left.bit_length() - 1] = depth
+                left ^= 1 << left.bit_length() - 1
+        return np.array(depths, np.int64)
+    if not endings:
+        return np.zeros(slots, np.int64)
+    masks, reused = zip(*endings, strict=True)
+    length = slots + 7 >> 3
+    data = b"".join([mask.to_bytes(length, "little") for mask in masks])
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    # No target is in two masks, so that the sum over them is the one that it is in.
+    weights = np.array(reused, np.float32)
+    rows = bits.reshape(len(endings), -1)[:, :slots].astype(np.float32)
+    return (weights @ rows).astype(np.int64)
 
 
 def reusable(runs: Sequence[GroupsRun], targets: int, layout: Layout) -> Iterator[Ending]:

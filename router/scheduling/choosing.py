@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from random import Random
 
@@ -41,6 +42,19 @@ def lowest(costs: Floats, rng: Random, tolerance: float = 0.0) -> tuple[int, Rea
     return int(tied[rng.randrange(len(tied))]), Reason.TIE
 
 
+def lowest_of_few(
+    costs: Sequence[float], rng: Random, tolerance: float = 0.0
+) -> tuple[int, Reason]:
+    """The same for a few costs that are no array."""
+    if len(costs) == 1:
+        return 0, Reason.ONLY_CANDIDATE
+    limit = min(costs) + tolerance
+    tied = [at for at, cost in enumerate(costs) if cost <= limit]
+    if len(tied) == 1:
+        return tied[0], Reason.LOWEST_COST
+    return tied[rng.randrange(len(tied))], Reason.TIE
+
+
 def load_shares(candidates: Candidates) -> Floats:
     """Requests in flight relative to what each candidate may have; >= 0."""
     shares: Floats = candidates.in_flight / np.maximum(1, candidates.in_flight_max)
@@ -50,7 +64,7 @@ def load_shares(candidates: Candidates) -> Floats:
 def choice(
     request: RoutingRequest,
     candidates: Candidates,
-    costs: Floats,
+    costs: Floats | Sequence[float],
     at: int,
     reason: Reason,
     *,

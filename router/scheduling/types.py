@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from random import Random
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+FEW = 16
+"""Up to so many candidates, Python's own numbers are quicker than arrays of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,22 @@ class Candidate:
     are what the settings assume."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Lists(NamedTuple):
+    """The numbers of a few candidates: the fields of `Candidate`, one value a candidate."""
+
+    match_tokens: list[int]
+    in_flight: list[int]
+    in_flight_max: list[int]
+    queued_tokens: list[int]
+    prefill_tokens_per_s: list[float]
+    decode_step_ms: list[float]
+    kv_usage: list[float]
+    overhead_ms: list[float]
+    attention_tokens: list[float]
+    is_learned: list[bool]
+
+
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Candidates as columns: the fields of `Candidate`, one value a candidate.
 
@@ -83,6 +102,11 @@ class Candidates:
     overhead_ms: Floats
     attention_tokens: Floats
     is_learned: npt.NDArray[np.bool_]
+
+    @property
+    def lists(self) -> Lists | None:
+        """The columns as lists, where there are few candidates (`FewCandidates`)."""
+        return None
 
     @staticmethod
     def of(candidates: Iterable[Candidate]) -> Candidates:
@@ -123,8 +147,9 @@ class Candidates:
     def __iter__(self) -> Iterator[Candidate]:
         return (self[at] for at in range(len(self)))
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> Candidates:
+    def where(self, chosen: Sequence[bool] | npt.NDArray[np.bool_]) -> Candidates:
         """Those that the mask names, in the same order."""
+        chosen = np.asarray(chosen, np.bool_)
         if chosen.all():
             return self
         return Candidates(
@@ -140,6 +165,43 @@ class Candidates:
             self.attention_tokens[chosen],
             self.is_learned[chosen],
         )
+
+
+class FewCandidates(Candidates):
+    """Up to `FEW` candidates, kept as lists; an array is made of a column that is asked for."""
+
+    _lists: Lists
+
+    def __init__(self, worker_ids: Sequence[str], lists: Lists) -> None:
+        self.__dict__["worker_ids"] = worker_ids
+        self.__dict__["_lists"] = lists
+
+    @property
+    def lists(self) -> Lists:
+        return self._lists
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _ARRAYS:
+            raise AttributeError(name)
+        made = self.__dict__[name] = np.array(getattr(self._lists, name), _ARRAYS[name])
+        return made
+
+    def __getitem__(self, at: int) -> Candidate:
+        numbers: list[Any] = [column[at] for column in self._lists]
+        return Candidate(self.worker_ids[at], *numbers)
+
+    def where(self, chosen: Sequence[bool] | npt.NDArray[np.bool_]) -> Candidates:
+        if all(chosen):
+            return self
+        columns: list[Any] = [list(compress(column, chosen)) for column in self._lists]
+        return FewCandidates(list(compress(self.worker_ids, chosen)), Lists(*columns))
+
+
+_WHOLE = {"match_tokens", "in_flight", "in_flight_max", "queued_tokens"}
+_ARRAYS = {
+    name: np.int64 if name in _WHOLE else np.bool_ if name == "is_learned" else np.float64
+    for name in Lists._fields
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +223,7 @@ class Choice:
     reason: str
     """A bounded set of snake-case words, fit for a metric label, e.g. `lowest_cost`."""
     chosen: Scored
-    costs: Floats
+    costs: Floats | Sequence[float]
     """`cost_ms` of every candidate, in the order given."""
     should_wait: bool = False
     """The request had better wait in the router than be sent now (`router.scheduling.binding`)."""

@@ -24,9 +24,9 @@ from __future__ import annotations
 from random import Random
 
 from router.scheduling.binding import should_wait
-from router.scheduling.choosing import choice, lowest
+from router.scheduling.choosing import choice, lowest, lowest_of_few
 from router.scheduling.prediction import prefill_ms, wait_ms
-from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest
+from router.scheduling.types import Candidates, Choice, Floats, Lists, RoutingRequest
 
 PREFILL_WEIGHT = 0.05
 DECODE_WEIGHT = 0.1
@@ -40,8 +40,13 @@ class CostPolicy:
     name = "cost"
 
     def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
-        costs = cost_ms(request, candidates)
-        at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
+        costs: Floats | list[float]
+        if candidates.lists is not None:
+            costs = _costs_of_few(request, candidates.lists)
+            at, reason = lowest_of_few(costs, rng, TIE_MS + TIE_SHARE * min(costs))
+        else:
+            costs = cost_ms(request, candidates)
+            at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
         late = should_wait(request, candidates[at])
         return choice(request, candidates, costs, at, reason, should_wait=late)
 
@@ -53,3 +58,25 @@ def cost_ms(request: RoutingRequest, candidates: Candidates) -> Floats:
     decode = DECODE_WEIGHT * in_flight * candidates.decode_step_ms
     total: Floats = candidates.overhead_ms + wait_ms(candidates) + own + decode
     return total
+
+
+def _costs_of_few(request: RoutingRequest, few: Lists) -> list[float]:
+    """`cost_ms`, to the last bit, of candidates that are too few for arrays."""
+    prompt_tokens = request.prompt_tokens
+    costs = []
+    for match, in_flight, queued, speed, step_ms, overhead_ms, attention in zip(
+        few.match_tokens,
+        few.in_flight,
+        few.queued_tokens,
+        few.prefill_tokens_per_s,
+        few.decode_step_ms,
+        few.overhead_ms,
+        few.attention_tokens,
+        strict=True,
+    ):
+        uncached = max(1, prompt_tokens - match)
+        work = uncached * (1.0 + (match + uncached / 2) / attention)
+        own = work / speed * 1000.0 * (1.0 + PREFILL_WEIGHT * in_flight)
+        decode = DECODE_WEIGHT * in_flight * step_ms
+        costs.append(overhead_ms + queued / speed * 1000.0 + own + decode)
+    return costs

@@ -122,7 +122,7 @@ def test_threshold_prefers_the_less_loaded_of_equal_matches() -> None:
 
 def test_product_multiplies_prefill_work_and_batch() -> None:
     choice = chosen("product", worker("a", match=900, in_flight=9), worker("b"))
-    assert choice.costs.tolist() == [1000.0, 1000.0]
+    assert list(choice.costs) == [1000.0, 1000.0]
     assert chosen("product", worker("a", match=901, in_flight=9), worker("b")).worker_id == "a"
 
 
