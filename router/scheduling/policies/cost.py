@@ -1,18 +1,19 @@
 """Predicted cost in milliseconds: what the request waits, and what it costs those running.
 
     cost = overhead + wait + own * (1 + PREFILL_WEIGHT * in_flight)
-                    + DECODE_WEIGHT * in_flight * decode_step
+                    + decode_weight(prompt tokens) * in_flight * decode_step
 
 * `overhead + wait + own` is the predicted time to first token: the tokens queued before it and its
   own uncached ones at the speed learned for the worker.
 * The own prefill shares its steps with the sequences that are decoding, so each of them gets its
   next tokens later by about `own` in sum. A late token inside an answer hurts less than a late
   first one, hence a weight below 1.
-* The new sequence then makes every step longer by a small share (a longer batch, more KV to read)
-  for as long as it runs: in sum about `tokens * growth * step` for each of the others. With some
-  100 output tokens and steps that grow by 0.25 % per sequence (fits of public measurements give
-  0.02 to 0.06 ms on 9 to 17 ms) that is a quarter of a step; some of it would be paid anywhere, and
-  a tenth did better than a quarter on all workloads that share prefixes (ADR 6).
+* The new sequence then makes every step longer by a small share (a longer batch, and more KV to
+  read the longer its prompt is) for as long as it runs: in sum about `tokens * growth * step` for
+  each of the others. Fits of public measurements give a growth of 0.25 % a sequence and as much
+  again for 1,000 tokens of context, so with some 100 output tokens a quarter of a step and another
+  one per 1,000 tokens. The part of it that counts beside a late first token was found by
+  simulation (ADR 6).
 
 Every term is continuous: affinity gives way when a queue costs more than a prefill, per request and
 without a switch, so hot prefixes spread by themselves. Costs within 2 % are noise of the learned
@@ -29,7 +30,8 @@ from router.scheduling.prediction import prefill_ms, wait_ms
 from router.scheduling.types import Candidates, Choice, Floats, Lists, RoutingRequest
 
 PREFILL_WEIGHT = 0.05
-DECODE_WEIGHT = 0.1
+DECODE_WEIGHT = 0.05
+DECODE_WEIGHT_PER_TOKEN = 0.0001
 TIE_SHARE = 0.02
 TIE_MS = 0.05
 
@@ -55,14 +57,14 @@ def cost_ms(request: RoutingRequest, candidates: Candidates) -> Floats:
     """The formula above, for each candidate; > 0."""
     in_flight = candidates.in_flight
     own = prefill_ms(request, candidates) * (1.0 + PREFILL_WEIGHT * in_flight)
-    decode = DECODE_WEIGHT * in_flight * candidates.decode_step_ms
+    decode = _decode_weight(request) * in_flight * candidates.decode_step_ms
     total: Floats = candidates.overhead_ms + wait_ms(candidates) + own + decode
     return total
 
 
 def _costs_of_few(request: RoutingRequest, few: Lists) -> list[float]:
     """`cost_ms`, to the last bit, of candidates that are too few for arrays."""
-    prompt_tokens = request.prompt_tokens
+    prompt_tokens, decode_weight = request.prompt_tokens, _decode_weight(request)
     costs = []
     for match, in_flight, queued, speed, step_ms, overhead_ms, attention in zip(
         few.match_tokens,
@@ -77,6 +79,11 @@ def _costs_of_few(request: RoutingRequest, few: Lists) -> list[float]:
         uncached = max(1, prompt_tokens - match)
         work = uncached * (1.0 + (match + uncached / 2) / attention)
         own = work / speed * 1000.0 * (1.0 + PREFILL_WEIGHT * in_flight)
-        decode = DECODE_WEIGHT * in_flight * step_ms
+        decode = decode_weight * in_flight * step_ms
         costs.append(overhead_ms + queued / speed * 1000.0 + own + decode)
     return costs
+
+
+def _decode_weight(request: RoutingRequest) -> float:
+    """What a step of each running sequence counts for, in steps."""
+    return DECODE_WEIGHT + DECODE_WEIGHT_PER_TOKEN * request.prompt_tokens
