@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import pairwise
+from itertools import pairwise, repeat
 from operator import and_, or_
 
 import numpy as np
@@ -23,6 +23,7 @@ Run = tuple[int, int, int]
 """Blocks from the first to before the second number, and the targets that hold them as bitmask."""
 Ending = tuple[int, int]
 """Targets, as bitmask, and the number of leading blocks that they reuse."""
+_LOOKED_AT_FIRST = 128
 _FEW_SLOTS = 24
 """Up to so many, one by one is quicker than all at once."""
 
@@ -63,9 +64,7 @@ class Columns:
     @cached_property
     def _guessed(self) -> tuple[Sequence[int], Numbers]:
         """The sets of targets that are predicted to hold a block, and which of them each is."""
-        get, places = self._predicted.get, {0: 0}
-        numbers = [places.setdefault(get(block, 0), len(places)) for block in self._hashes]
-        return list(places), np.array(numbers, np.uint64)
+        return _numbered(self._predicted, self._hashes)
 
     def _predicted_runs(self) -> Iterator[Run]:
         """Runs of the blocks that are predicted, as far as any is."""
@@ -86,17 +85,25 @@ class Columns:
         if not len(truth):
             yield from self._predicted_runs()
             return
-        numbers = truth.along(self._keys, touch=True)
+        begin, looked_at = 0, _LOOKED_AT_FIRST
+        while begin < len(self._hashes):  # most prompts part from all others somewhere
+            end = begin + looked_at
+            yield from self._plain_runs_of(truth, self._hashes[begin:end], begin)
+            begin, looked_at = end, 4 * looked_at
+
+    def _plain_runs_of(self, truth: Holdings, part: Sequence[int], start: int) -> Iterator[Run]:
+        """The same of a part of the prompt that begins with block `start`."""
+        numbers = truth.along(keys_of(part), touch=True)
         masks, trusted = truth.sets.masks, self._trusted
-        if not self._predicted:
+        if not self._predicted or self._predicted.keys().isdisjoint(part):
             begins, (held,) = _runs([numbers])
             for begin, end, number in zip(begins, begins[1:], held, strict=False):
-                yield begin, end, masks[number] & trusted
+                yield start + begin, start + end, masks[number] & trusted
             return
-        guesses, places = self._guessed
+        guesses, places = _numbered(self._predicted, part)
         begins, (held, guessed) = _runs([numbers, places])
         for begin, end, number, guess in zip(begins, begins[1:], held, guessed, strict=False):
-            yield begin, end, masks[number] & trusted | guesses[guess]
+            yield start + begin, start + end, masks[number] & trusted | guesses[guess]
 
     def tier_runs(self, tiers: Sequence[Tier]) -> list[Run]:
         """Runs of the blocks that lie in any of the tiers, in the first group."""
@@ -249,9 +256,17 @@ def _runs(columns: Sequence[Numbers]) -> tuple[list[int], list[list[int]]]:
     differs = columns[0][1:] != columns[0][:-1]
     for column in columns[1:]:
         differs |= column[1:] != column[:-1]
-    begins = np.flatnonzero(differs) + 1
+    begins = differs.nonzero()[0] + 1
     found = [[int(column[0]), *column[begins].tolist()] for column in columns]
     return [0, *begins.tolist(), count], found
+
+
+def _numbered(masks: Mapping[int, int], blocks: Sequence[int]) -> tuple[Sequence[int], Numbers]:
+    """The masks of these blocks, each once, and which of them each block has."""
+    found = list(map(masks.get, blocks, repeat(0)))
+    places = {mask: place for place, mask in enumerate(dict.fromkeys(found))}
+    numbers = np.fromiter(map(places.__getitem__, found), np.uint64, len(found))
+    return list(places), numbers
 
 
 def _masks(sets: Sequence[int], numbers: Sequence[int]) -> list[int]:
