@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 
 NODE_BYTES = 600
 """Memory of a node without its blocks, estimated."""
+TURN_BYTES = 100
+"""Memory of where a turn ended, estimated."""
 HASH_BYTES = 8
 TOKEN_BYTES = 4
 _KEPT_SHARE = 0.9
@@ -86,6 +88,9 @@ class _Node:
     """Whether several conversations began with it."""
     children: dict[int, _Node] = field(default_factory=dict)
     """By their first hash."""
+    turns: list[tuple[int, float]] = field(default_factory=list)
+    """Of a single conversation: the block at which each earlier turn ended, and what the run
+    weighed until then, which the blocks beyond have no part in."""
 
 
 class HotPrefixes:
@@ -128,14 +133,15 @@ class HotPrefixes:
             node = self._split(origin, child, same) if same < len(child.hashes) else child
             node.weight += weight
             at += same
+        rest = _units_from(units, at * origin.block_units)
         if at == len(hashes):
-            _mark_shared(node)
+            self._mark_shared(origin, node)
         elif node.parent is not None and not node.shared and not node.children:
-            self._extend(origin, node, hashes[at:], _units_from(units, at * origin.block_units))
+            node.turns.append((len(node.hashes), node.weight - weight))
+            self._extend(origin, node, hashes[at:], rest)
         else:
-            rest = _units_from(units, at * origin.block_units)
+            self._mark_shared(origin, node)
             node.children[hashes[at]] = self._made(origin, node, hashes[at:], rest, weight)
-            _mark_shared(node)
         self._enforce()
 
     def choose(
@@ -170,7 +176,8 @@ class HotPrefixes:
             assert root.children
             for node in _below(root):
                 runs += 1
-                used += NODE_BYTES + len(node.hashes) * origin.bytes_per_block
+                used += _bytes_of(origin, node)
+                assert not (node.turns and (node.shared or node.children))
                 assert isinstance(node.units, bytearray) is bool(origin.block_bytes)
                 assert len(node.units) in (0, len(node.hashes) * origin.block_units)
                 for first, child in node.children.items():
@@ -229,22 +236,38 @@ class HotPrefixes:
         """The next turn of the one conversation that the run is of."""
         node.hashes.extend(hashes)
         node.units.extend(units[: len(hashes) * origin.block_units])
-        self._bytes += len(hashes) * origin.bytes_per_block
+        self._bytes += len(hashes) * origin.bytes_per_block + TURN_BYTES
 
     def _split(self, origin: Origin, node: _Node, blocks: int) -> _Node:
         """Makes the run's first blocks one of its own, and returns that."""
         assert node.parent is not None
         assert 0 < blocks < len(node.hashes)
         cut = blocks * origin.block_units
-        self._bytes -= blocks * origin.bytes_per_block  # as much is in the new one
+        self._bytes -= _bytes_of(origin, node)
         head = self._made(origin, node.parent, node.hashes[:blocks], node.units[:cut], node.weight)
         head.shared = node.shared
+        head.turns = [(end, weight) for end, weight in node.turns if end < blocks]
+        past = max((weight for end, weight in node.turns if end <= blocks), default=0.0)
+        node.turns = [(end - blocks, weight - past) for end, weight in node.turns if end > blocks]
+        node.weight -= past
         node.parent.children[node.hashes[0]] = head
         del node.hashes[:blocks]
         del node.units[:cut]
         node.parent = head
         head.children[node.hashes[0]] = node
+        self._bytes += _bytes_of(origin, node) + len(head.turns) * TURN_BYTES
         return head
+
+    def _mark_shared(self, origin: Origin, node: _Node) -> None:
+        """Several conversations began with the run: its turns become runs with their own weights.
+
+        All above are marked already, since only ends are a single conversation's.
+        """
+        if node.parent is None or node.shared:
+            return
+        while node.turns:
+            self._split(origin, node, node.turns[0][0]).shared = True
+        node.shared = True
 
     def _weight_at(self, now_s: float) -> float:
         """What a hit weighs now; scales all weights down before they overflow."""
@@ -253,6 +276,7 @@ class HotPrefixes:
             for root in self._roots.values():
                 for node in _below(root):
                     node.weight *= 2.0**-exponent
+                    node.turns = [(end, one * 2.0**-exponent) for end, one in node.turns]
             self._epoch_s, exponent = now_s, 0.0
         return float(2.0**exponent)
 
@@ -285,7 +309,7 @@ class HotPrefixes:
 
     def _forget(self, origin: Origin, node: _Node) -> None:
         self._runs -= 1
-        self._bytes -= NODE_BYTES + len(node.hashes) * origin.bytes_per_block
+        self._bytes -= _bytes_of(origin, node)
 
 
 def _equal_blocks(run: array[int], hashes: Sequence[int], at: int) -> int:
@@ -301,10 +325,9 @@ def _equal_blocks(run: array[int], hashes: Sequence[int], at: int) -> int:
     return low
 
 
-def _mark_shared(node: _Node | None) -> None:
-    while node is not None and not node.shared and node.parent is not None:
-        node.shared = True
-        node = node.parent
+def _bytes_of(origin: Origin, node: _Node) -> int:
+    blocks, turns = len(node.hashes), len(node.turns)
+    return NODE_BYTES + blocks * origin.bytes_per_block + turns * TURN_BYTES
 
 
 def _units_from(units: Units, at: int) -> Units:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.prefix.hashing import block_hashes, root_hash
@@ -77,6 +77,7 @@ def blocks_of(replay: Replay) -> Blocks:
 
 
 @given(prompts, st.integers(0, 20), st.floats(0.0, 2.0))
+@example([("a", None, (0,), 0.0), *[("a", None, (0, 1), 0.0)] * 2], 20, 0.0)
 def test_what_is_chosen_is_worth_most_and_holds_each_prefix_once(
     noted: list[tuple[str, str | None, Blocks, float]], blocks_max: int, hits_min: float
 ) -> None:
