@@ -69,11 +69,12 @@ class Faults:
         self._clock = clock
         self.counts: Counter[Part] = Counter()
         self._told: dict[tuple[Part, str], tuple[float, int]] = {}
+        self._contained = {part: _Contained(self, part) for part in Part}
 
     def contained(self, part: Part) -> _Contained:
         """A block that ends at an error of its own, which is noted; errors raised on purpose
         (`RhizomeError`) pass."""
-        return _Contained(self, part)
+        return self._contained[part]
 
     def note(self, part: Part, error: Exception | str) -> None:
         """Counts a fault, and logs it unless the same kind was logged lately."""

@@ -113,7 +113,9 @@ class Fleet:
         self.changed: set[str] = set()
         """Targets with a new load report, for a reader that empties it."""
         self._eligible: dict[str, tuple[Target, ...]] = {}
-        self._eligible_at = -1
+        self._record_of: dict[str, WorkerRecord] = {}
+        self._found_at = -1
+        """The generation that the two above hold for."""
 
     def listen(self, listener: FleetListener) -> None:
         """Adds a listener; it is told of the workers already here."""
@@ -211,9 +213,7 @@ class Fleet:
 
     def eligible(self, model: str) -> tuple[Target, ...]:
         """Targets that may take a new request for the model, in a stable order."""
-        if self._eligible_at != self.generation:
-            self._eligible_at = self.generation
-            self._eligible.clear()
+        self._forget_outdated()
         found = self._eligible.get(model)
         if found is None:
             able = [worker for worker in self._workers.values() if self._is_able(worker, model)]
@@ -222,6 +222,13 @@ class Fleet:
             if found:  # a name that nobody serves is anybody's: there is no end of them
                 self._eligible[model] = found
         return found
+
+    def _forget_outdated(self) -> None:
+        """What was found before the fleet changed holds no more."""
+        if self._found_at != self.generation:
+            self._found_at = self.generation
+            self._eligible.clear()
+            self._record_of.clear()
 
     def _is_able(self, worker: _Worker, model: str) -> bool:
         record = worker.record
@@ -263,9 +270,16 @@ class Fleet:
 
     def record_of_model(self, model: str) -> WorkerRecord | None:
         """Some worker of the model, a ready one if there is one."""
+        self._forget_outdated()
+        known = self._record_of.get(model)
+        if known is not None:
+            return known
         of_model = [w.record for w in self._workers.values() if model in names_of(w.record)]
         ready = [record for record in of_model if record.state is WorkerState.READY]
-        return next(iter(ready or of_model), None)
+        found = next(iter(ready or of_model), None)
+        if found is not None:
+            self._record_of[model] = found
+        return found
 
     def _remember(self, model: str) -> None:
         self._models_seen.pop(model, None)

@@ -27,11 +27,18 @@ def root_hash(lora: str | None = None, salt: str | None = None) -> int:
 
     Absent and empty differ, and no two pairs of adapter and salt have the same encoding.
     """
+    return _PLAIN_ROOT if lora is None and salt is None else _root_hash(lora, salt)
+
+
+def _root_hash(lora: str | None, salt: str | None) -> int:
     parts = []
     for value in (lora, salt):
         data = value.encode("utf-8", "surrogatepass") if value is not None else b""
         parts.append(struct.pack("<?Q", value is not None, len(data)) + data)
     return xxh3_64_intdigest(b"".join(parts))
+
+
+_PLAIN_ROOT = _root_hash(None, None)
 
 
 def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> list[int]:

@@ -61,6 +61,8 @@ class Rendering:
         """The prompt of the body (of several, the first); raises nothing for any body."""
         if not isinstance(body, ChatBody | CompletionBody):
             return Rendered(None, b"", Why.NO_PROMPT)
+        if self._renderer is None and isinstance(body, ChatBody):
+            return Rendered(None, render_approximate(body.fields), Why.NO_TOKENIZER)
         try:
             token_ids = await self._token_ids(body)
         except CannotRender as error:
