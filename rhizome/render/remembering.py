@@ -59,15 +59,18 @@ class RememberedParts:
 
     def encode(self, text: str) -> list[int]:
         """The ids of the whole text, as `encode` would give them; raises what it raises."""
-        ids: list[int] = []
-        for part in self._cut(text):
-            ids += self._of(part)
-        return ids
+        return self._put_together(self._cut(text))
+
+    def encode_if_quick(self, text: str, new_chars_max: int) -> list[int] | None:
+        """The same; None where more than so many characters would have to be tokenized."""
+        parts = self._cut(text)  # once: a part that is cut anew is also hashed anew
+        if self._new_chars(parts) > new_chars_max:
+            return None
+        return self._put_together(parts)
 
     def new_chars(self, text: str) -> int:
         """How much of the text would have to be tokenized."""
-        parts = self._parts
-        return sum(len(part) for part in self._cut(text) if part not in parts)
+        return self._new_chars(self._cut(text))
 
     @property
     def bytes_used(self) -> int:
@@ -78,6 +81,16 @@ class RememberedParts:
         """For tests: raises AssertionError if the sums disagree with the parts."""
         assert self._bytes_used == sum(_size(part, ids) for part, ids in self._parts.items())
         assert self._bytes_used <= self._bytes_max
+
+    def _new_chars(self, parts: list[str]) -> int:
+        known = self._parts
+        return sum([len(part) for part in parts if part not in known])
+
+    def _put_together(self, parts: list[str]) -> list[int]:
+        ids: list[int] = []
+        for part in parts:
+            ids += self._of(part)
+        return ids
 
     def _cut(self, text: str) -> list[str]:
         borders = self._borders

@@ -73,9 +73,10 @@ class ModelTokenizer:
 
     def encode_remembered(self, text: str, new_chars_max: int) -> list[int] | None:
         """As `encode` without special tokens; None where more than that is new of the text."""
-        if self._remembered.new_chars(text) > new_chars_max:
-            return None
-        return self.encode(text, add_special_tokens=False)
+        try:
+            return self._remembered.encode_if_quick(text, new_chars_max)
+        except TokenizerFault as error:
+            raise CannotRender(Why.TOKENIZER_FAILED, str(error)) from error
 
     def _plain(self, text: str) -> list[int]:
         with library_faults():
