@@ -244,10 +244,10 @@ class Watcher:
         processes = self.processes()
         for process in processes:
             process.stop()
-        await asyncio.gather(*(self._end(process) for process in processes), return_exceptions=True)
-        for place in self.places:
+        for place in self.places:  # else who connects now would wait for nobody, not be refused
             if place.api is not None:
                 place.api.close()
+        await asyncio.gather(*(self._end(process) for process in processes), return_exceptions=True)
 
     async def _end(self, process: Process) -> None:
         """Waits for a process that was told to stop, and cuts it when its grace is over."""

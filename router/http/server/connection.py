@@ -120,8 +120,8 @@ class ClientConnection(asyncio.Protocol):
         self.deadline_s = self._deadlines.now_s + self._settings.body_timeout_s
 
     def drain(self) -> None:
-        """The server stops: ends now if idle, else after what is being answered."""
-        if not self._exchanges:
+        """The server stops: ends now if idle, else after what is being sent or answered."""
+        if not self._exchanges and not self._in_head:
             self.transport.close()
 
     # What the event loop calls
