@@ -74,13 +74,17 @@ async def test_a_router_that_joins_late_knows_all_and_follows() -> None:
 
 
 async def test_a_router_that_joins_late_knows_what_no_ring_keeps() -> None:
-    """The engine has published far more than the relay's ring holds, and evicted some of it."""
-    index = PrefixIndex(2**26)
+    """The engine has published far more than the relay's ring holds, and evicted some of it; the
+    relay has all of that, as a router knows that was there before."""
+    early, index = PrefixIndex(2**26), PrefixIndex(2**26)
     with relayed(ring_batches=5) as (relay, engine):
         relay.expect_blocks(10_000)
         for number in range(2000):
             engine.publish(stored(number))
         engine.publish(*(BlockRemoved(block_hashes=[number]) for number in range(500)))
+        async with EventPlane(early, SystemClock()) as plane:
+            plane.joined(a_record(relay))
+            await eventually(lambda: held(early, 1999) and not held(early, 499))
         async with EventPlane(index, SystemClock()) as plane:
             plane.joined(a_record(relay))
             await eventually(lambda: index.block_count("w1") == 1500)

@@ -16,6 +16,7 @@ def _simulated(
     event_delay_s: float = 0.005,
     rate_per_s: float = 20.0,
     room: int = 64,
+    seed: int = 0,
 ) -> FleetSimulation:
     simulation = FleetSimulation(
         FleetPlan(
@@ -26,21 +27,24 @@ def _simulated(
             event_delay_s=event_delay_s,
         )
     )
-    simulation.run(conversations(80, rate_per_s))
+    simulation.run(conversations(80, rate_per_s, seed=seed))
     simulation.check_invariants()
     return simulation
 
 
-def _hit_rate(simulation: FleetSimulation) -> float:
-    columns = simulation.columns
-    return sum(columns.cached_tokens) / sum(columns.prompt_tokens)
+def _hit_rate(*simulations: FleetSimulation) -> float:
+    """Of all of them together."""
+    cached = sum(sum(one.columns.cached_tokens) for one in simulations)
+    return cached / sum(sum(one.columns.prompt_tokens) for one in simulations)
 
 
 def test_three_routers_that_tell_each_other_reuse_as_much_as_one() -> None:
-    one, three = _simulated(1), _simulated(3)
-    assert three.tally.news > 0
-    assert not three.columns.errors(three.columns.is_complete())
-    assert _hit_rate(three) >= 0.95 * _hit_rate(one)
+    """Over several draws: in a single one either may be ahead by a tenth."""
+    one, three = ([_simulated(routers, seed=seed) for seed in range(8)] for routers in (1, 3))
+    for simulation in three:
+        assert simulation.tally.news > 0
+        assert not simulation.columns.errors(simulation.columns.is_complete())
+    assert _hit_rate(*three) >= 0.98 * _hit_rate(*one)
 
 
 def test_when_all_has_ended_every_router_knows_that_the_others_have_nothing() -> None:
@@ -51,9 +55,12 @@ def test_when_all_has_ended_every_router_knows_that_the_others_have_nothing() ->
 
 
 def test_news_let_a_router_follow_another_one_before_events_do() -> None:
-    told, alone = (_simulated(3, delay_s, event_delay_s=4.0) for delay_s in (0.002, None))
-    assert alone.tally.news == 0
-    assert _hit_rate(told) > 1.02 * _hit_rate(alone)
+    told, alone = (
+        [_simulated(3, delay_s, event_delay_s=4.0, seed=seed) for seed in range(8)]
+        for delay_s in (0.002, None)
+    )
+    assert all(simulation.tally.news == 0 for simulation in alone)
+    assert _hit_rate(*told) > 1.05 * _hit_rate(*alone)
 
 
 def test_routers_together_keep_to_a_workers_room() -> None:
