@@ -19,6 +19,8 @@ __all__ = ["FEW", "BlockTable", "Keys", "Numbers", "keys_of"]
 
 _BITS_MIN = 3
 _FULL = 0.8
+_CROWDED = 0.6
+"""A table this full grows too where many keys found no bucket, as after long comings and goings."""
 _OVERFLOW_MAX = 4096
 _OVERFLOW_BYTES = 150
 _STEP = 16
@@ -236,7 +238,8 @@ class BlockTable:
         """To be called before `count` keys are put."""
         if self._old is None:
             held = self._page.count + len(self._overflow)
-            if held + count <= self._page.slots * _FULL:
+            is_crowded = len(self._overflow) > _OVERFLOW_MAX // 2
+            if held + count <= self._page.slots * (_CROWDED if is_crowded else _FULL):
                 return
             bits = self._page.bits + 1
             while held + count > (WIDTH << bits) * _FULL / 2:
