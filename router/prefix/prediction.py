@@ -80,11 +80,9 @@ class Predictions:
         expiry = self._expiry.setdefault(slot, {})
         fresh = dict.fromkeys(hashes, expires_at_s)
         if not expiry.keys().isdisjoint(fresh):
-            for block in hashes:
-                until_s = expiry.get(block)
-                if until_s is not None:
-                    expiry[block] = max(until_s, expires_at_s)
-                    fresh.pop(block, None)
+            for block in [block for block in hashes if block in expiry]:
+                expiry[block] = max(expiry[block], expires_at_s)
+                fresh.pop(block, None)
         if fresh:
             expiry.update(fresh)
             self._include(fresh, 1 << slot)
@@ -166,6 +164,9 @@ class Predictions:
 
     def _include(self, hashes: Iterable[int], bit: int) -> None:
         masks = self.blocks
+        if masks.keys().isdisjoint(hashes):
+            masks.update(dict.fromkeys(hashes, bit))
+            return
         for block in hashes:
             masks[block] = masks.get(block, 0) | bit
 
