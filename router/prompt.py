@@ -54,30 +54,20 @@ class RenderedPrompt:
     ) -> None:
         self._token_ids = rendered.token_ids
         self._text = rendered.text
-        self._exact = rendered.exact
         self._root = root_hash(lora=adapter, salt=salt)
         self._settings = settings
         self._hashes: dict[int, list[int]] = {}
-
-    @property
-    def has_tokens(self) -> bool:
-        return self._token_ids is not None
-
-    @property
-    def exact(self) -> bool:
-        return self._exact
+        ids = rendered.token_ids
+        length = len(rendered.text) / settings.bytes_per_token if ids is None else len(ids)
+        self.tokens = max(1, round(length))
+        """Estimated from bytes in approximate mode."""
+        self.has_tokens = ids is not None
+        self.exact = rendered.exact
 
     @property
     def units(self) -> Sequence[int] | bytes:
         """Token ids, or the bytes that stand for them. Secret."""
         return self._text if self._token_ids is None else self._token_ids
-
-    @property
-    def tokens(self) -> int:
-        """Estimated from bytes in approximate mode."""
-        if self._token_ids is not None:
-            return max(1, len(self._token_ids))
-        return max(1, round(len(self._text) / self._settings.bytes_per_token))
 
     def block_tokens(self, block_size: int | None) -> int:
         if self.has_tokens:

@@ -77,6 +77,7 @@ class Board:
         self._head_tokens = np.zeros(count, np.int64)
         self._head_since_s = np.zeros(count)
         self._planned_tokens = np.zeros(count, np.int64)
+        self._has_plans = False
         self._decode_step_ms = np.ones(count)
         self._credit_scale = np.ones(count)
         self._first_token_unknown = np.ones(count, np.bool_)
@@ -150,11 +151,14 @@ class Board:
 
     def plan(self, row: int, work_tokens: int) -> None:
         """Counts work as queued at a target that will get it, until `forget_plans`."""
+        self._has_plans = True
         self._planned_tokens[row] += work_tokens
 
     def forget_plans(self) -> None:
         """Counts only what was dispatched."""
-        self._planned_tokens.fill(0)
+        if self._has_plans:
+            self._has_plans = False
+            self._planned_tokens.fill(0)
 
     def target(self, target_id: str) -> Target:
         """The target of that id."""
@@ -245,7 +249,9 @@ class Board:
     def _tokens_left_of_few(self, now_s: float, speeds: list[float]) -> list[int]:
         """The same of a few."""
         heads = self._head_tokens.tolist()
-        queued: list[int] = (self._queued_tokens + self._planned_tokens).tolist()
+        queued: list[int] = self._queued_tokens.tolist()
+        if self._has_plans:
+            queued = (self._queued_tokens + self._planned_tokens).tolist()
         if any(heads):
             since_s = self._head_since_s.tolist()
             for row, head in enumerate(heads):
