@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
 from router.http.server.connection import ClientConnection, Shared
 
 _LOOK_S = 0.05
+_ACCEPTED_LAST_MAX = 1024
 _IDLE_GRACE_S = 1.0
 _PEER_IDLE_S = 30
 _PEER_PROBE_S = 10
@@ -22,10 +24,12 @@ class Listener:
         self._shared = shared
         self._tls = tls
         self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
 
     async def open(self, listening: socket.socket) -> None:
         """Serves on the socket, which listens already."""
         _set_options(listening)
+        self._listening = listening
         self._server = await asyncio.get_running_loop().create_server(
             lambda: ClientConnection(self._shared), sock=listening, ssl=self._tls
         )
@@ -38,6 +42,7 @@ class Listener:
         """
         if self._server is None:
             return
+        await self._accept_the_rest()
         self._server.close()
         self._shared.is_draining = True
         connections = self._shared.connections
@@ -47,6 +52,22 @@ class Listener:
         await self._until_none(grace_s)
         for connection in list(connections):
             connection.transport.abort()
+
+    async def _accept_the_rest(self) -> None:
+        """Takes in who has connected already: closing the socket would reset them unheard."""
+        if self._listening is None:
+            return
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTED_LAST_MAX):
+            try:
+                accepted, _ = self._listening.accept()
+            except OSError:  # nobody is left
+                return
+            accepted.setblocking(False)
+            with contextlib.suppress(OSError):  # gone again
+                await loop.connect_accepted_socket(
+                    lambda: ClientConnection(self._shared), accepted, ssl=self._tls
+                )
 
     async def _until_none(self, wait_s: float) -> None:
         end_s = asyncio.get_running_loop().time() + wait_s
