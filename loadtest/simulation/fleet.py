@@ -272,7 +272,7 @@ class FleetSimulation:
         usage = Usage(life.prompt.tokens, life.output_len, PromptTokensDetails(cached))
         self.columns.complete(life.row, now_s)
         self._end(life)
-        if life.worker is not None:
+        if life.worker is not None and self.plan.expects_workers:
             self.warming.answered(life, life.worker)
         self._turns(life).pump(MODEL)
         self._dispatcher(life).learn(assignment, usage, now_s)

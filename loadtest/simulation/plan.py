@@ -60,6 +60,11 @@ class FleetPlan:
     """Segments of prompts that the endless cache remembers, for the floor."""
 
     @property
+    def expects_workers(self) -> bool:
+        """Whether workers come later than the first requests."""
+        return bool(self.joins) or any(one.back_after_s is not None for one in self.failures)
+
+    @property
     def tells(self) -> bool:
         """Whether there are several routers and they tell each other of their load."""
         return self.routers > 1 and self.news_delay_s is not None

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -170,8 +171,11 @@ class Predictions:
         for block in hashes:
             masks[block] = masks.get(block, 0) | bit
 
-    def _exclude(self, hashes: Iterable[int], bit: int) -> None:
+    def _exclude(self, hashes: Collection[int], bit: int) -> None:
         masks = self.blocks
+        if [*map(masks.get, hashes)].count(bit) == len(hashes):  # nobody else's
+            deque(map(masks.__delitem__, hashes), 0)
+            return
         for block in hashes:
             left = masks.get(block, 0) & ~bit
             if left:
@@ -202,14 +206,16 @@ class Predictions:
         _, _, slot, hashes = heapq.heappop(self._batches)
         expiry = self._expiry[slot]
         prolonged: dict[float, list[int]] = {}
-        gone: list[int] = []
-        for block in hashes:
-            until_s = expiry[block]
-            if until_s > now_s:
-                prolonged.setdefault(until_s, []).append(block)
-                continue
-            del expiry[block]
-            gone.append(block)
+        gone: Sequence[int] = hashes
+        ends_s = [*map(expiry.__getitem__, hashes)]
+        if max(ends_s, default=now_s) > now_s:
+            gone = [
+                block for block, until_s in zip(hashes, ends_s, strict=True) if until_s <= now_s
+            ]
+            for block, until_s in zip(hashes, ends_s, strict=True):
+                if until_s > now_s:
+                    prolonged.setdefault(until_s, []).append(block)
+        deque(map(expiry.__delitem__, gone), 0)
         self._entries -= len(gone)
         assumed = self._assumed.get(slot)
         if assumed is not None:

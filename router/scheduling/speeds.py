@@ -38,6 +38,7 @@ _DOUBT = 2.0
 """Variance of a logarithm of which nothing is known but the prior: a factor of 4 either way."""
 _DOUBT_ATTENTION = 0.5
 """The same for attention's: a factor of 2."""
+_DOUBTS = (_DOUBT, _DOUBT, _DOUBT_ATTENTION)
 _DRIFT = 0.002
 _NOISE = 0.04
 """Variance of one observation's logarithm: 20 %."""
@@ -80,9 +81,10 @@ class _FirstToken:
             attention_share if attention_share >= _SHARE_MIN else 0.0,
         )
         doubts = self.doubts
-        for at, most in enumerate((_DOUBT, _DOUBT, _DOUBT_ATTENTION)):
+        for at, most in enumerate(_DOUBTS):
             doubts[at][at] = min(most, doubts[at][at] + _DRIFT)
-        gains = [sum(map(operator.mul, row, shares)) for row in doubts]
+        first, second, third = shares
+        gains = [one * first + two * second + three * third for one, two, three in doubts]
         variance = sum(map(operator.mul, gains, shares)) + noise
         error = _clipped(math.log(ttft_ms / predicted_ms), variance) / variance
         for at, gain in enumerate(gains):

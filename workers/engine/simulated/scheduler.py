@@ -334,7 +334,7 @@ class Scheduler:
         return done
 
     def _gain(self, progress: Progress, count: int, steps: int, done: Step) -> None:
-        if progress.decoding:
+        if progress.computed == progress.tokens - 1 and progress.tokens > progress.prompt_len:
             gained = count * steps
             progress.computed += gained
             if self.profile.speculation is not None:
