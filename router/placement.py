@@ -9,7 +9,7 @@ from router.decisions.records import Decision
 from router.fleet import Target
 from router.prompt import Prompt
 from router.scheduling.load import Receipt
-from router.scheduling.prediction import prefill_ms, work_tokens
+from router.scheduling.prediction import work_tokens
 from router.scheduling.types import Candidate, Choice, RoutingRequest
 
 
@@ -68,8 +68,3 @@ class Held:
     def work_tokens(self) -> int:
         """Work that the target will get by it."""
         return round(work_tokens(self.request, self.candidate))
-
-    @property
-    def prefill_s(self) -> float:
-        """How long that will take."""
-        return prefill_ms(self.request, self.candidate) / 1000

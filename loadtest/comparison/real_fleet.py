@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -59,7 +60,7 @@ async def open_engines(plan: FleetPlan, logs: Path, clock: Clock) -> AsyncIterat
             programs.append(await stack.enter_async_context(program))
             places.append(place)
         for place, program in zip(places, programs, strict=True):
-            await program.until(lambda url=place.url: _is_healthy(url), _READY_S)  # type: ignore[misc]  # mypy knows no lambdas with defaults
+            await program.until(partial(_is_healthy, place.url), _READY_S)
         fleet = FleetPlace(plan.model, plan.model_directory, plan.block_size, tuple(places))
         yield RunningFleet(fleet, Engines(tuple(programs)), None)
 
