@@ -69,6 +69,7 @@ class EventFeed:
         self._limits = limits or FeedLimits()
         self._next: int | None = None
         self._seen: deque[float | None] = deque(maxlen=REMEMBERED)
+        self._imaged_ts: float | None = None
         self._accept_any = not can_replay
         self._suspended = False
         self._replaying = False
@@ -190,6 +191,7 @@ class EventFeed:
         self._next = max(0, sequence + 1)
         if sequence >= 0:
             self._seen.append(ts)
+            self._imaged_ts = ts
         self._drop_covered()
         return self._settle()
 
@@ -329,6 +331,7 @@ class EventFeed:
     def _apply(self, sequence: int, batch: KVEventBatch | None) -> Action:
         assert sequence == self._next
         self._next = sequence + 1
+        self._imaged_ts = None
         self._seen.append(batch.ts if batch is not None else None)
         if batch is None:
             self.counters.undecodable += 1
@@ -360,16 +363,19 @@ class EventFeed:
     def _start_over(self, *, accept_any: bool) -> Action:
         self.blocks.clear()
         self._seen.clear()
-        self._next = None
+        self._imaged_ts = self._next = None
         self._accept_any = accept_any
         return Action(Verdict.CLEARED)
 
     def _is_known(self, sequence: int, batch: KVEventBatch | None) -> bool:
-        """Whether this very batch was applied, as far as is remembered."""
+        """Whether this very batch was applied, as far as is remembered, or is in the snapshot."""
         assert self._next is not None
         back = self._next - sequence
         if back > len(self._seen):
-            return False
+            # Batches on their way when a snapshot was taken are in it; a restart's are newer.
+            if batch is None or self._imaged_ts is None:
+                return False
+            return batch.ts <= self._imaged_ts
         return self._seen[-back] == (batch.ts if batch is not None else None)
 
     def _may_ask(self) -> bool:

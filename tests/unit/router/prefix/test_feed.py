@@ -286,3 +286,31 @@ def test_no_input_before_a_connection_breaks_the_feed() -> None:
     assert bench.feed.replay_ended().verdict is Verdict.IGNORED
     assert bench.feed.replay_failed().verdict is Verdict.IGNORED
     assert bench.feed.live(4, told(4)).replay_from == 0
+
+
+def test_batches_on_their_way_when_a_snapshot_was_taken_are_in_it() -> None:
+    feed, truth = a_feed_with_a_snapshot_after(9)
+    assert feed.live(7, told(7)).verdict is Verdict.IGNORED
+    assert feed.live(9, told(9)).verdict is Verdict.IGNORED
+    assert feed.live(10, told(10)).verdict is Verdict.APPLIED
+    assert (feed.counters.restarts, feed.blocks.counters.clears) == (0, 0)
+    assert truth.credited == ours(5, 10)
+
+
+def test_an_engine_that_restarts_right_after_its_snapshot_is_another_one() -> None:
+    feed, truth = a_feed_with_a_snapshot_after(9)
+    assert feed.live(0, told(0, ts=10.0)).asks
+    assert feed.counters.restarts == 1
+    assert truth.credited == set()
+
+
+def a_feed_with_a_snapshot_after(sequence: int) -> tuple[EventFeed, RememberedTruth]:
+    """Connected to an engine that holds block 5."""
+    truth = RememberedTruth()
+    feed = EventFeed(
+        TARGET, truth, block_size=BLOCK, blocks_max=1000, can_replay=True, can_snapshot=True
+    )
+    assert feed.connected().snapshot
+    feed.imaged(told(5))
+    feed.snapshot_ended(sequence, float(sequence))
+    return feed, truth
