@@ -2,7 +2,7 @@
 
 Before the first byte every failure is raised, so that another worker can be tried. After it a
 failure is told to the client as the stream's own error event, never by a silent end. A client that
-waits long for the first byte of a stream is shown by comments that somebody works on it.
+waits long for the first token of a stream is shown by comments that somebody works on it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from router.relay.scanner import EventScanner, EventTooLong
 from router.relay.upstream import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
+_EVENT_END = b"\n\n"
 _COMMENT = b": keep-alive\n\n"
 _STREAM = "text/event-stream; charset=utf-8"
 
@@ -138,6 +139,7 @@ class _Attempt:
         "began",
         "has_failed",
         "has_relayed",
+        "has_token",
         "may_fault",
     )
 
@@ -153,7 +155,7 @@ class _Attempt:
         self._settings = settings
         self._facts = facts
         self.began: Callable[[], None] | None = None
-        """Told of a stream's first byte."""
+        """Told of a stream's first token."""
         self._connection: WorkerConnection | None = None
         self._scanner: EventScanner | None = None
         self._status = 0
@@ -164,6 +166,8 @@ class _Attempt:
         """Whether a 5xx of the worker is passed on; asked if there is one."""
         self.has_relayed = False
         """The client has got some of this answer."""
+        self.has_token = False
+        """Some of it was more than what engines send before they work."""
         self.has_failed = False
         """The engine itself has told the client of its failure."""
 
@@ -196,8 +200,10 @@ class _Attempt:
             if not self.has_relayed:
                 self._begin()
             self._client.write(out)
+            if not self.has_token:
+                self._look_for_token(out)
         connection = self._connection
-        if connection is not None and self.has_relayed:
+        if connection is not None and self.has_token:
             passage = None if scanner.held_bytes else self._client.passage()
             connection.pass_on(passage, self._call.endpoint.dialect.marks)
 
@@ -218,16 +224,25 @@ class _Attempt:
             self._call.usage = self._scanner.usage
 
     def comment(self) -> None:
-        """Shows a client that waits for a stream's first byte that it is being served."""
+        """Shows a client that waits for a stream's first token that it is being served."""
         if not self._client.started:
             self._client.start(200, _STREAM, self._headers_out())
         self._client.write(_COMMENT)
 
+    def _look_for_token(self, events: bytes) -> None:
+        preludes = self._call.endpoint.dialect.preludes
+        whole = events.removesuffix(_EVENT_END).split(_EVENT_END) if preludes else ()
+        if whole and all(event.startswith(preludes) for event in whole):
+            if self._connection is not None:
+                self._connection.await_token()
+            return
+        self.has_token = True
+        if self.began is not None:
+            self.began()
+
     def _begin(self) -> None:
         """The first byte of a stream."""
         self.has_relayed = True
-        if self.began is not None:
-            self.began()
         self._call.status = self._status
         if not self._client.started:
             self._client.start(self._status, self._content_type(), self._headers_out())
@@ -262,7 +277,7 @@ class _Attempt:
 
 
 class _Waiting:
-    """Comments until the first byte of a stream."""
+    """Comments until the first token of a stream."""
 
     def __init__(self, attempt: _Attempt, deadlines: Deadlines, interval_s: float) -> None:
         self._attempt = attempt
@@ -272,7 +287,7 @@ class _Waiting:
         deadlines.add(self)
 
     def expired(self) -> None:
-        if self._attempt.has_relayed:
+        if self._attempt.has_token:
             self.deadline_s = NEVER_S
             return
         self._attempt.comment()

@@ -30,7 +30,7 @@ class BatchSettings(Slice):
     """How long a runner may be silent before its lines go to another."""
     deliveries_max: int = Field(default=3, ge=1, le=100)
     """Times a line is handed out before it goes to the dead-letter list."""
-    line_timeout_s: Seconds = 600.0
+    line_timeout_s: Seconds = 3600.0
     """Longest time for one line."""
 
 

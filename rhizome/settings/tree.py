@@ -39,10 +39,10 @@ class RedisSettings(Slice):
 class RelaySettings(Slice):
     connect_timeout_s: Seconds = 2.0
     """Longest wait for a connection to a worker."""
-    first_byte_timeout_s: Seconds = 600.0
-    """Longest wait for a worker's response to begin."""
+    first_byte_timeout_s: Seconds = 900.0
+    """Longest wait for a worker's response to begin; of a stream, for its first token."""
     idle_timeout_s: Seconds = 120.0
-    """Longest silence inside a worker's response."""
+    """Longest silence inside a worker's response after that."""
     total_timeout_s: Seconds = 3600.0
     """Longest life of a request."""
     attempts_max: int = Field(default=3, ge=1, le=10)

@@ -63,7 +63,7 @@ class WorkerConnection(asyncio.Protocol):
         self._marks: tuple[bytes, bytes, bytes] = (b"", b"", b"")
         self._is_between_chunks = False
         self._idle_timeout_s = settings.idle_timeout_s
-        self.deadline_s = NEVER_S
+        self.deadline_s = self._token_deadline_s = NEVER_S
 
     @property
     def is_open(self) -> bool:
@@ -85,7 +85,8 @@ class WorkerConnection(asyncio.Protocol):
         over = self._over = asyncio.get_running_loop().create_future()
         life = _Life(self, deadlines.now_s + self._settings.total_timeout_s)
         deadlines.add(life)
-        self.deadline_s = deadlines.now_s + self._settings.first_byte_timeout_s
+        self._token_deadline_s = deadlines.now_s + self._settings.first_byte_timeout_s
+        self.deadline_s = self._token_deadline_s
         deadlines.add(self)
         if len(parts[1]) < 65_536:
             transport.write(parts[0] + parts[1])
@@ -112,6 +113,10 @@ class WorkerConnection(asyncio.Protocol):
             self._is_paused = False
             self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
             self._transport.resume_reading()
+
+    def await_token(self) -> None:
+        """What came was no token yet: the deadline is still that of the first one."""
+        self.deadline_s = self._token_deadline_s
 
     def pass_on(self, write: Callable[[bytes], object] | None, marks: tuple[bytes, ...]) -> None:
         """Hands the tokens that come next to `write`, framing included, unless one has a mark.

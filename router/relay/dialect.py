@@ -66,6 +66,8 @@ class Dialect:
     """A refusal as a response body."""
     error_event: Callable[[RequestError], bytes]
     """A failure as the last event of a stream, the blank line included."""
+    preludes: tuple[bytes, ...] = ()
+    """How events begin that an engine sends before it has begun to work."""
 
 
 class _Chunk(msgspec.Struct, frozen=True):

@@ -9,6 +9,11 @@ from router.relay.dialect import OPENAI, Dialect, Note, PromptTokensDetails, Usa
 
 ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 """How the last event of a stream begins."""
+_PRELUDES = (
+    b"event: response.created",
+    b"event: response.queued",
+    b"event: response.in_progress",
+)
 _FAILURE = b"event: error"
 _DATA = b"data: "
 
@@ -75,5 +80,6 @@ RESPONSES = Dialect(
     usage=_usage,
     error_body=OPENAI.error_body,
     error_event=_error_event,
+    preludes=_PRELUDES,
 )
 """`response.completed` is the end, as are `response.incomplete` and `response.failed`."""

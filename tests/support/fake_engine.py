@@ -24,6 +24,8 @@ class FakeEngine:
     status: int = 200
     hold: asyncio.Event | None = None
     """Answers only once it is set."""
+    hold_after: int | None = None
+    """Holds not the answer but what comes after this many named events."""
     die_after: int | None = None
     """Resets the connection after this many events."""
     end_after: int | None = None
@@ -49,7 +51,7 @@ class FakeEngine:
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         try:
-            if self.hold is not None:
+            if self.hold is not None and self.hold_after is None:
                 await self.hold.wait()
             if self.status != 200:
                 error = {
@@ -95,6 +97,8 @@ class FakeEngine:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
+            if self.hold is not None and number == self.hold_after:
+                await self.hold.wait()
             await response.write(b"event: " + event["type"].encode() + b"\n")
             await _event(response, event)
         return response

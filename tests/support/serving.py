@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from rhizome.clock import Clock
 from rhizome.settings.load import load_settings
 from rhizome.settings.tree import Settings
 from router.app import Router, running_router
@@ -43,12 +44,12 @@ def settings_with(**flags: object) -> Settings:
 
 @asynccontextmanager
 async def running_api(
-    settings: Settings | None = None, *, faulty: bool = False
+    settings: Settings | None = None, *, faulty: bool = False, clock: Clock | None = None
 ) -> AsyncIterator[Api]:
     """Serves a router; ends it with the block, and fails if it has contained faults unless it is
     meant to be `faulty`."""
     settings = settings or settings_with()
-    async with running_router(settings) as router, AsyncExitStack() as stack:
+    async with running_router(settings, clock) as router, AsyncExitStack() as stack:
         url = await stack.enter_async_context(_listening(router.front))
         admin_url = ""
         if router.admin is not None:
