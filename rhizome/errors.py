@@ -26,6 +26,7 @@ RhizomeError
 │   ├── WorkerFaulted               502
 │   ├── WorkerDiedMidStream         502
 │   ├── NoHealthyWorker             503
+│   │   └── NotReady                503
 │   ├── StoreUnavailable            503
 │   ├── WorkerTimeout               504
 │   └── DeadlinePassed              504
@@ -176,6 +177,12 @@ class WorkerDiedMidStream(RequestError):
 
 class NoHealthyWorker(RequestError):
     code, status, retryable = "no_healthy_worker", 503, True
+
+
+class NotReady(NoHealthyWorker):
+    """The router has not met its workers yet, so it cannot say which models there are."""
+
+    code = "not_ready"
 
 
 class StoreUnavailable(RequestError):

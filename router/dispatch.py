@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from rhizome.clock import Clock
-from rhizome.errors import NoHealthyWorker, UnknownModel
+from rhizome.errors import NoHealthyWorker
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.tree import PrefixSettings, RouterSettings
 from router.decisions.records import Attempt, Considered, Decision, Prospect
@@ -113,14 +113,12 @@ class Dispatcher:
             self.book.drop_target(target.target_id)
 
     def check_servable(self, model: str, excluded: set[str] | frozenset[str] = frozenset()) -> None:
-        """Raises `UnknownModel` or `NoHealthyWorker` if no worker could take the model now."""
+        """Raises `UnknownModel`, `NotReady` or `NoHealthyWorker` if no worker could take the model
+        now."""
         if any(t.record.worker_id not in excluded for t in self.fleet.eligible(model)):
             return
         if not self.fleet.knows_model(model):
-            known = ", ".join(self.fleet.models()) or "none yet"
-            raise UnknownModel(
-                f"the model {model!r} does not exist; models served: {known}", param="model"
-            )
+            raise self.fleet.unknown(model)
         raise NoHealthyWorker(
             f"no worker of {model!r} can take requests now; `rhizome status` tells why",
             retry_after_s=_RETRY_AFTER_LOADING_S,

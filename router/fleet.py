@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rhizome.errors import NotReady, RequestError, UnknownModel
 from rhizome.fleet.records import WorkerRecord, WorkerState
 
 _MODELS_REMEMBERED_MAX = 1024
+_RETRY_AFTER_LOOKING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Fleet:
         self._drains: dict[str, frozenset[str]] = {}
         self._draining: frozenset[str] = frozenset()
         self._models_seen: dict[str, None] = {}
+        self._looking: set[str] = set()
+        self._expected: frozenset[str] = frozenset()
         self.generation = 0
         """Counts up whenever `eligible` may give other targets than before."""
         self.changed: set[str] = set()
@@ -123,6 +127,24 @@ class Fleet:
         for worker in self._workers.values():
             if worker.announced is not None:
                 listener.joined(worker.announced)
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether a source of workers has not told of those that there are: models that nobody
+        serves may yet turn up."""
+        return bool(self._looking)
+
+    def begin_look(self, source: str) -> None:
+        """The source is about to tell of workers; pairs with `end_look`."""
+        self._looking.add(source)
+
+    def end_look(self, source: str) -> None:
+        """The source has told of all that it knows; once it has, it is never looking again."""
+        self._looking.discard(source)
+
+    def expect(self, models: Iterable[str]) -> None:
+        """Models that are to have workers; replaces those expected before."""
+        self._expected = frozenset(models)
 
     def upsert(self, record: WorkerRecord, now_s: float) -> None:
         """Takes a worker's newest record."""
@@ -265,8 +287,20 @@ class Fleet:
         return tuple(sorted({one for w in self._workers.values() for one in names_of(w.record)}))
 
     def knows_model(self, model: str) -> bool:
-        """Whether the model is served now or was: `503, come back` rather than `404`."""
-        return model in self._models_seen
+        """Whether the model is served now, was or is to be: `503, come back` and not `404`."""
+        return model in self._models_seen or model in self._expected
+
+    def unknown(self, model: str) -> RequestError:
+        """The refusal of a model that nobody serves or served."""
+        if self._looking:
+            return NotReady(
+                f"no worker of {model!r} is known yet: this router still looks for its workers",
+                retry_after_s=_RETRY_AFTER_LOOKING_S,
+            )
+        known = ", ".join(self.models()) or "none yet"
+        return UnknownModel(
+            f"the model {model!r} does not exist; models served: {known}", param="model"
+        )
 
     def record_of_model(self, model: str) -> WorkerRecord | None:
         """Some worker of the model, a ready one if there is one."""

@@ -17,6 +17,7 @@ from rhizome.stores.registry import Registry
 from router.fleet import Fleet
 
 _log = logging.getLogger(__name__)
+_SOURCE = "registry"
 
 
 class RegistryDiscovery:
@@ -42,6 +43,7 @@ class RegistryDiscovery:
         self._keep_until_s = 0.0
         self.reachable = True
         """Whether the last look found the store."""
+        fleet.begin_look(_SOURCE)
 
     async def run(self) -> None:
         while True:
@@ -53,6 +55,7 @@ class RegistryDiscovery:
         try:
             workers = await self._registry.workers()
             draining = await self._desired.draining()
+            targets = await self._desired.targets()
         except StoreUnavailable as error:
             if self.reachable:
                 _log.warning("%s; routing goes on with the workers last known", error)
@@ -65,6 +68,8 @@ class RegistryDiscovery:
             self._keep_until_s = now_s + self._lease_ttl_s
         self._take(workers, now_s)
         self._fleet.drain(draining)
+        self._fleet.expect(targets)
+        self._fleet.end_look(_SOURCE)
 
     def _take(self, workers: Sequence[WorkerRecord], now_s: float) -> None:
         for record in workers:

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 WORKERS_MAX = 1024
 _PAUSE_S_MIN = 0.25
 _PAUSE_S_MAX = 5.0
+_SOURCE = "static"
 
 
 class StaticDiscovery:
@@ -47,6 +48,10 @@ class StaticDiscovery:
         self._look_again: dict[str, asyncio.Event] = {}
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._tasks: Tasks | None = None
+        self._unasked = set(self._workers)
+        self._has_met_one = False
+        if self._workers:
+            fleet.begin_look(_SOURCE)
 
     def __contains__(self, worker_id: str) -> bool:
         return worker_id in self._workers
@@ -76,6 +81,8 @@ class StaticDiscovery:
             keeping.cancel()
             await asyncio.wait({keeping})
         self._look_again.pop(worker_id, None)
+        self._unasked.discard(worker_id)
+        self._conclude()
         self._fleet.remove(worker_id, "removed by hand", self._clock.monotonic_s())
         return True
 
@@ -106,6 +113,7 @@ class StaticDiscovery:
             try:
                 record = await describe(worker, asker, looks)
             except WorkerSilent as silent:
+                self._asked(worker, answered=False)
                 if str(silent) != told:
                     told = str(silent)
                     _log.warning("worker %s cannot be used yet: %s", worker.url, told)
@@ -120,4 +128,16 @@ class StaticDiscovery:
                 "" if record.events else " and publishes no KV events",
             )
             self._fleet.upsert(record, self._clock.monotonic_s())
+            self._asked(worker, answered=True)
             await look_again.wait()
+
+    def _asked(self, worker: StaticWorker, *, answered: bool) -> None:
+        self._unasked.discard(worker.worker_id)
+        self._has_met_one |= answered
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The first look is over when all were asked and one at least has answered: a router that
+        has met nobody cannot say that a model does not exist."""
+        if not self._unasked and (self._has_met_one or not self._workers):
+            self._fleet.end_look(_SOURCE)

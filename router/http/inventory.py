@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
-from rhizome.errors import UnknownModel
 from rhizome.fleet.records import WorkerRecord
 from router.catalog.products import Products
 from router.fleet import Fleet
@@ -36,7 +35,7 @@ def build_inventory(fleet: Fleet, products: Products, keys: KeyCheck) -> APIRout
         """One model."""
         found = described(model)
         if found is None:
-            raise UnknownModel(f"the model {model!r} does not exist; see /v1/models", param="model")
+            raise fleet.unknown(model)
         return found
 
     @routes.get("/health/live", tags=["health"])
@@ -47,10 +46,12 @@ def build_inventory(fleet: Fleet, products: Products, keys: KeyCheck) -> APIRout
     @routes.get("/health", tags=["health"])  # where engines have it, and clients look for it
     @routes.get("/health/ready", tags=["health"])
     async def ready() -> Response:
-        """200 when some model has a worker that takes requests, else 503."""
+        """200 when some model has a worker that takes requests, else 503: `looking` until all
+        workers are known, then `waiting`."""
         served = [model for model in fleet.models() if fleet.eligible(model)]
         waiting = sorted(set(fleet.models()) - set(served))
-        body = {"status": "ready" if served else "waiting", "models": served, "waiting": waiting}
+        status = "ready" if served else "looking" if fleet.is_looking else "waiting"
+        body = {"status": status, "models": served, "waiting": waiting}
         return JSONResponse(body, status_code=200 if served else 503)
 
     return routes

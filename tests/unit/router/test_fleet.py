@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from rhizome.errors import NotReady, UnknownModel
 from rhizome.fleet.records import EventSource, WorkerRecord, WorkerState
 from router.fleet import EngineLoad, Fleet, targets_of
 
@@ -199,3 +200,24 @@ def test_holding_back_ends_with_the_incarnation() -> None:
     assert set(eligible(fleet)) == {"w0", "w1"}
     fleet.admit("w0", "a")
     assert not any(view.warming for view in fleet.views())
+
+
+def test_models_are_unknown_only_when_every_source_has_told_of_its_workers() -> None:
+    fleet = Fleet(2)
+    assert isinstance(fleet.unknown("m"), UnknownModel)
+    fleet.begin_look("registry")
+    fleet.begin_look("static")
+    fleet.end_look("static")
+    refusal = fleet.unknown("m")
+    assert isinstance(refusal, NotReady)
+    assert (refusal.status, refusal.code, refusal.retry_after_s) == (503, "not_ready", 1.0)
+    fleet.end_look("registry")
+    assert isinstance(fleet.unknown("m"), UnknownModel)
+
+
+def test_a_model_that_is_to_have_workers_is_known_without_any() -> None:
+    fleet = Fleet(2)
+    fleet.expect(["m"])
+    assert fleet.knows_model("m")
+    fleet.expect(["other"])
+    assert not fleet.knows_model("m")

@@ -320,6 +320,19 @@ async def test_models_and_health_follow_the_fleet(api: Api, http: httpx.AsyncCli
     assert models["data"][0]["max_model_len"] == 4096
 
 
+async def test_a_router_that_has_met_no_worker_is_not_ready() -> None:
+    settings = settings_with(router__workers=("http://127.0.0.1:1",))
+    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+        for answer in (
+            await http.post("/v1/chat/completions", json=CHAT),
+            await http.get("/v1/models/m"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+            assert int(answer.headers["retry-after"]) >= 1
+        health = await http.get("/health/ready")
+        assert (health.status_code, health.json()["status"]) == (503, "looking")
+
+
 async def test_keys_guard_everything_but_health() -> None:
     settings = settings_with(router__api_keys=("k-one", "k-two"))
     async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:

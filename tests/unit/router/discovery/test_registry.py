@@ -10,6 +10,7 @@ import pytest
 from rhizome.clock import ManualClock
 from rhizome.errors import StoreUnavailable
 from rhizome.fleet.records import WorkerRecord, WorkerState
+from rhizome.stores.desired import ModelTarget
 from rhizome.stores.memory.desired import MemoryDesiredState
 from rhizome.stores.memory.registry import MemoryRegistry
 from router.discovery.registry import RegistryDiscovery
@@ -97,3 +98,21 @@ async def test_a_drain_request_reaches_the_fleet() -> None:
     bench.clock.advance(5.5)
     await bench.look()
     assert [target.target_id for target in bench.fleet.eligible("m")] == ["w1"]
+
+
+async def test_the_first_look_is_over_when_the_store_has_answered() -> None:
+    bench = Bench()
+    looking = []
+    for is_broken in (True, False, True):
+        bench.registry.broken = is_broken
+        await bench.look()
+        looking.append(bench.fleet.is_looking)
+    assert looking == [True, False, False]
+
+
+async def test_models_with_a_target_are_known_before_their_workers() -> None:
+    bench = Bench()
+    await bench.desired.put_target("m", ModelTarget(workers=1))
+    await bench.look()
+    assert bench.fleet.knows_model("m")
+    assert not bench.fleet.knows_model("other")

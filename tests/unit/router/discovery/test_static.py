@@ -166,3 +166,23 @@ async def test_a_recovery_without_a_start_time_is_a_new_incarnation(
         engine.health = 200
         await eventually(lambda: fleet.records()[0].incarnation != first.incarnation)
         await eventually(lambda: len(list(fleet.eligible("m"))) == 1)
+
+
+async def test_the_first_look_is_over_when_all_were_asked_and_one_has_answered(
+    session: aiohttp.ClientSession,
+) -> None:
+    late = FakeEngine()
+    async with late.serving() as late_url:
+        port = int(late_url.rpartition(":")[2])
+    async with discovering(session, late_url, "http://127.0.0.1:1") as fleet:
+        assert fleet.is_looking
+        async with late.serving(port):
+            await eventually(lambda: not fleet.is_looking)
+            assert fleet.records()
+
+
+async def test_without_workers_given_by_hand_nothing_is_looked_for(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with discovering(session) as fleet:
+        assert not fleet.is_looking
