@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from rhizome.settings.tree import RedisSettings
 from rhizome.stores.open import Stores, open_stores
@@ -19,7 +19,7 @@ from rhizome.stores.valkey import EmbeddedValkey
 from tests.support.valkey import settings_for
 
 # How long an example takes depends on the machine; time is measured in benchmarks, not in tests.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 
 from rhizome.errors import PortInUse, SettingsError
+
+_FREE_PORTS = range(20_000, 32_768)
+"""Where free ports are looked for. Systems hand out those above to whoever asks for any, and Ray
+those below to its workers: nobody is given a port of these between our look and its use."""
 
 
 def require_port(host: str, port: int, option: str) -> None:
@@ -38,11 +43,12 @@ def port_or_free(host: str, preferred: int, taken: frozenset[int]) -> int:
 def free_port(host: str, taken: frozenset[int]) -> int:
     """A port that nobody listens on now, outside `taken`."""
     while True:
-        with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
-        if port not in taken:
+        port = secrets.choice(_FREE_PORTS)
+        fault = None if port in taken else _bind_fault(host, port)
+        if fault is None and port not in taken:
             return port
+        if fault is not None and fault.errno != errno.EADDRINUSE:
+            raise fault
 
 
 def port_is_free(host: str, port: int) -> bool:

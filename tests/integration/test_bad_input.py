@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from typing import IO
 
 import pytest
 
+from cluster.local.ports import free_port
 from rhizome.settings.load import environment_copy
 from tests.support.bare_http import (
     CHAT,
@@ -32,6 +32,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
+HOST = "127.0.0.1"
 BODY_MAX = 4096
 HEAD_MAX = 2048
 SETTINGS = {
@@ -50,21 +51,15 @@ SETTINGS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextlib.asynccontextmanager
 async def router_before(directory: Path, *workers: ObedientWorker) -> AsyncIterator[int]:
     """A router process; gives its port once it serves all models."""
-    port = free_port()
+    port = free_port(HOST, frozenset())
+    metrics_port = free_port(HOST, frozenset({port}))
     config = directory / "config.json"
     config.write_text(json.dumps(SETTINGS))
     command = [sys.executable, "-m", "rhizome.cli.main", "router", "--config", str(config)]
-    command += ["--port", str(port), "--metrics-port", str(free_port())]
+    command += ["--port", str(port), "--metrics-port", str(metrics_port)]
     for worker in workers:
         command += ["--worker", f"http://127.0.0.1:{worker.port}"]
     with (directory / "log").open("wb") as log:

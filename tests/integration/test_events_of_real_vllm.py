@@ -10,7 +10,6 @@ import asyncio
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +24,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cluster.local.ports import free_port
 from rhizome.clock import SystemClock
 from rhizome.settings.load import environment_copy
 from rhizome.settings.tree import DiscoverySettings
@@ -201,13 +201,6 @@ def some_tokens(seed: int, count: int) -> list[int]:
     return [rng.randrange(100, 4000) for _ in range(count)]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 async def varied_prompts(talk: Conversation) -> list[list[int]]:
     """Plain, extended, half-shared, salted, adapted and simultaneous prompts."""
     base = some_tokens(1, 10 * BLOCK + 7)
@@ -238,7 +231,7 @@ async def varied_prompts(talk: Conversation) -> list[list[int]]:
 async def test_what_is_predicted_is_what_the_engine_had_cached(tmp_path: Path) -> None:
     model = ensure_model("demo:llama", tmp_path / "models")
     adapter = make_adapter(tmp_path / "adapter")
-    port = free_port()
+    port = free_port("127.0.0.1", frozenset())
     url = f"http://127.0.0.1:{port}"
     async with watching(url) as watcher, httpx.AsyncClient(base_url=url, timeout=60) as http:
         talk = Conversation(http, watcher)

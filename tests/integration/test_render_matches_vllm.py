@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cluster.local.ports import free_port
 from rhizome.render.outcomes import CannotRender, Why
 from rhizome.render.renderer import Renderer, load_renderer
 from tests.support.render_bodies import BODIES, ODD_BODIES
@@ -119,9 +119,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def vllm(directory: Path) -> Iterator[httpx.Client]:
     """A client of a real vLLM server that is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", frozenset())
     arguments = (
         f"--model {directory} --served-model-name m --host 127.0.0.1 --port {port} "
         "--load-format dummy --enforce-eager --kv-cache-memory-bytes 50M --max-model-len 2048 "

@@ -22,6 +22,7 @@ from rhizome.stores.lines import Line, LineResult
 from rhizome.stores.open import Stores, open_stores
 from rhizome.stores.redis.link import RedisLink
 from rhizome.stores.valkey import EmbeddedValkey
+from tests.support.processes import living
 from tests.support.valkey import settings_for
 from tests.support.waiting import eventually
 
@@ -58,7 +59,7 @@ async def _command(server: EmbeddedValkey, *command: str) -> None:
 async def test_a_frozen_server_costs_one_deadline_and_comes_back(
     server: EmbeddedValkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = settings_for(server.url, command_timeout_s=0.3, connections_max=3)
+    settings = settings_for(server.url, command_timeout_s=1.0, connections_max=3)
     stores = await open_stores(settings)
     os.kill(server.pid, signal.SIGSTOP)
     caplog.set_level(logging.WARNING)
@@ -68,7 +69,7 @@ async def test_a_frozen_server_costs_one_deadline_and_comes_back(
             *(stores.registry.workers() for _ in range(10)), return_exceptions=True
         )
         assert {type(failure) for failure in failures} == {StoreUnavailable}
-        assert time.monotonic() - started_s < 1.0
+        assert time.monotonic() - started_s < 3.5, "in turns on three connections it would be four"
     os.kill(server.pid, signal.SIGCONT)
 
     async def back() -> bool:
@@ -268,12 +269,8 @@ async def test_the_embedded_server_dies_with_its_parent(tmp_path: Path) -> None:
         sys.executable, "-c", program, str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
-    pid = int(await parent.stdout.readline())
-    assert psutil.pid_exists(pid)
+    server = psutil.Process(int(await parent.stdout.readline()))
+    assert living([server])
     parent.kill()
     await parent.wait()
-
-    async def gone() -> bool:
-        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
-
-    await eventually(gone)
+    await eventually(lambda: not living([server]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import aiohttp
 import httpx
 import pytest
 
+from cluster.local.ports import free_port
 from rhizome.fleet.records import WorkerRecord
 from rhizome.settings.load import environment_copy
 from router.discovery.asking import Asker
@@ -137,9 +137,7 @@ async def test_of_several_routers_one_warms_a_worker_and_the_others_wait(valkey_
 async def test_a_real_vllm_that_joins_is_warm(tmp_path: Path) -> None:
     model = ensure_model("demo:llama", tmp_path / "models")
     with httpx.Client() as http, simulated_worker() as old:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port("127.0.0.1", frozenset())
         with vllm(tmp_path, model, make_adapter(tmp_path / "adapter"), port) as url:
 
             def is_up() -> bool:

