@@ -20,6 +20,9 @@ from loadtest.calibration.target import EngineTarget, LiveMarks
 from rhizome.clock import Clock
 from rhizome.tasks import Tasks
 
+REST_S = 0.1
+"""Before a prompt on its own: what follows an answer at once is served some ms sooner, by caches
+and threads that are still awake, than requests as they come in life."""
 _WINDOW_TOKENS = 32
 _SKIPPED_TOKENS = 3
 """At a window's start: the step that ended the last prefill was not a plain one."""
@@ -65,6 +68,7 @@ class Probes:
 
     async def prefill(self, length: int, budget: int, kind: str) -> Observation:
         """Time to first token of one prompt in an idle engine."""
+        await self._clock.sleep(REST_S)
         stream = await self._target.stream(self._prompts.draw(length), 1)
         return Observation(kind, prefill_work(length, budget, requests=1), stream.ttft_ms)
 
@@ -73,6 +77,7 @@ class Probes:
 
         The first one reaches the engine alone, the rest while it is computed.
         """
+        await self._clock.sleep(REST_S)
         begun_s = self._clock.monotonic_s()
         streams = await asyncio.gather(
             *(self._target.stream(self._prompts.draw(length), 1) for _ in range(count))
