@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from rhizome.settings.tree import PrefixSettings, RouterSettings
 from router.decisions.records import Attempt, Considered, Decision, Prospect
 from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
-from router.faults import Faults, Part
+from router.faults import Faults, Part, Patience
 from router.fleet import Fleet, Target, targets_of
 from router.peers.messages import Prediction
 from router.peers.own import OwnNews
@@ -47,6 +46,7 @@ _DECISION_S_MAX = 0.02
 _SLOW_IN_A_ROW_MAX = 3
 _PLAIN_S = 10.0
 """How long decisions are made by the load book alone after some that took too long."""
+_PLAIN_S_MAX = 300.0
 
 
 @dataclass(slots=True)
@@ -76,8 +76,11 @@ class Dispatcher:
     lifetimes: LearnedLifetimes = field(default_factory=LearnedLifetimes)
     """How long targets without events keep what they were sent."""
     faults: Faults = field(init=False)
-    _slow_in_a_row: int = 0
-    _plain_until_s: float = -math.inf
+    _patience: Patience = field(
+        default_factory=lambda: Patience(
+            _DECISION_S_MAX, _SLOW_IN_A_ROW_MAX, _PLAIN_S, _PLAIN_S_MAX
+        )
+    )
     _presumed: list[tuple[float, int, Receipt]] = field(default_factory=list)
     """When the prompts of answers that are not streamed are presumed done, soonest first."""
     standings: Standings = field(init=False)
@@ -263,7 +266,7 @@ class Dispatcher:
 
         What fails on the way to them is done without: see `router.fallback`.
         """
-        if now_s >= self._plain_until_s:
+        if not self._patience.is_over(now_s):
             with self.faults.contained(Part.STANDINGS):
                 board = self.standings.of(job.model)
                 offered = board.candidates(job.prompt, job.priority, job.excluded, now_s)
@@ -277,12 +280,12 @@ class Dispatcher:
     def _choose(self, request: RoutingRequest, candidates: Candidates, now_s: float) -> Choice:
         """The policy's choice, or the least loaded candidate if there is none to rely on."""
         choice: Choice | None = None
-        if now_s >= self._plain_until_s:
+        if not self._patience.is_over(now_s):
             with self.faults.contained(Part.POLICY):
                 choice = check(
                     self.policy.choose(request, candidates, self.rng), request, candidates
                 )
-            self._took(self.clock.monotonic_s() - now_s)
+            self._used(now_s)
         return choice or safe_choice(request, candidates, self.rng)
 
     def _note(
@@ -316,19 +319,11 @@ class Dispatcher:
         decision.chose(attempt)
         return attempt
 
-    def _took(self, decision_s: float) -> None:
-        """After several decisions in a row that held the router up, goes without them a while."""
-        if decision_s < _DECISION_S_MAX:
-            self._slow_in_a_row = 0
-            return
-        self._slow_in_a_row += 1
-        if self._slow_in_a_row >= _SLOW_IN_A_ROW_MAX:
-            self._slow_in_a_row = 0
-            self._plain_until_s = self.clock.monotonic_s() + _PLAIN_S
-            self.faults.note(
-                Part.SLOW_DECISION,
-                f"{_SLOW_IN_A_ROW_MAX} decisions in a row took over {_DECISION_S_MAX} s",
-            )
+    def _used(self, began_s: float) -> None:
+        """A decision has been made: those that hold the router up are gone without a while."""
+        now_s = self.clock.monotonic_s()
+        if self._patience.used(now_s - began_s, now_s):
+            self.faults.note(Part.SLOW_DECISION, f"decisions took over {_DECISION_S_MAX} s")
 
     def predicted_elsewhere(self, prediction: Prediction) -> None:
         """Another router sent a prompt to a target: it will hold these blocks."""

@@ -1,12 +1,13 @@
 """Faults of single parts, contained: a request goes on without the part that failed it.
 
 A fault is counted by part, and logged once for each kind of error of a part and interval: a part
-that fails every request must not write a line for each.
+that fails every request must not write a line for each. A part that is slow is left out a while.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,6 +41,37 @@ class Part(StrEnum):
     SIGNALS = "signals"
     WARMUP = "warmup"
     """What is kept of prompts to warm new workers with."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """With a part that cannot be interrupted: after several slow uses in a row it is left out for
+    a while, and for twice as long after each single one that it is then tried with in vain."""
+
+    slow_s: float
+    in_a_row_max: int
+    pause_s: float
+    pause_s_max: float
+    _in_a_row: int = 0
+    _pause_s: float = 0.0
+    _until_s: float = -math.inf
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether the part is to be left out now."""
+        return now_s < self._until_s
+
+    def used(self, took_s: float, now_s: float) -> bool:
+        """A use has ended; True if the part is left out from now on."""
+        if took_s < self.slow_s:
+            self._in_a_row, self._pause_s = 0, 0.0
+            return False
+        self._in_a_row += 1
+        if self._in_a_row < self.in_a_row_max and not self._pause_s:
+            return False
+        self._pause_s = min(self.pause_s_max, 2 * self._pause_s or self.pause_s)
+        self._until_s = now_s + self._pause_s
+        self._in_a_row = 0
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,8 @@ class TrustSettings(Slice):
 
 class RenderingSettings(Slice):
     stall_s: Seconds = 0.016
-    """Longest wait for a prompt's token ids, 2 ms more for each kilobyte of the request; a prompt
-    that takes longer is routed by its bytes."""
+    """Longest wait for a prompt's token ids, or 2 ms for each kilobyte of a longer request; a
+    prompt that takes longer is routed by its bytes."""
     deadline_s: Seconds = 2.0
     """The same for the longest prompts, and the longest wait for their turn."""
     pause_s: Seconds = 5.0

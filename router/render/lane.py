@@ -14,28 +14,34 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from rhizome.clock import Clock
 from rhizome.render.outcomes import CannotRender, Why
 from rhizome.settings.tree import RenderingSettings
 
 S_PER_BYTE = 2e-6
-"""What a byte of a body adds to its allowance: healthy tokenizers take less than half of it."""
+"""What a long body's byte is allowed: healthy tokenizers take less than half of it."""
+_LOOK_S_MIN = 0.001
 _REPLACED_MAX = 3
 """Sets of threads that may be held at the same time and yet be replaced."""
 _PAUSE_S_MAX = 60.0
-Ids = list[int]
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    work: Callable[[], Ids]
+    work: Callable[[], Any]
     allowance_s: float
-    result: Future[Ids] = field(default_factory=Future)
+    result: Future[Any] = field(default_factory=Future)
     started_s: float | None = None
 
     def is_late(self, now_s: float) -> bool:
-        return self.started_s is not None and now_s - self.started_s >= self.allowance_s
+        return self.late_in_s(now_s) <= 0
+
+    def late_in_s(self, now_s: float) -> float:
+        """How long until it is late if it goes on; its whole allowance before it runs."""
+        return self.allowance_s - (0.0 if self.started_s is None else now_s - self.started_s)
 
 
 class Lane:
@@ -55,7 +61,7 @@ class Lane:
         self._held: list[set[_Job]] = []
         """Jobs that hold threads which were replaced."""
 
-    async def run(self, work: Callable[[], Ids], size_bytes: int) -> Ids:
+    async def run(self, work: Callable[[], T], size_bytes: int) -> T:
         """The result of `work`, or what it raises; raises `CannotRender` if it must be given up."""
         self._make_way()
         if len(self._jobs) >= self._waiting_max:
@@ -64,14 +70,16 @@ class Lane:
         job = _Job(work, allowance_s)
         self._jobs.add(job)
         self._threads().put(job)
-        waiting = asyncio.wrap_future(job.result)
+        waiting: asyncio.Future[T] = asyncio.wrap_future(job.result)
         end_s = self._clock.monotonic_s() + self._settings.deadline_s
+        look_in_s = allowance_s
         try:
             while not waiting.done():
-                await asyncio.wait((waiting,), timeout=allowance_s)
+                await asyncio.wait((waiting,), timeout=look_in_s)
                 now_s = self._clock.monotonic_s()
                 if not waiting.done() and (now_s >= end_s or self._is_hopeless(job, now_s)):
                     raise CannotRender(Why.DEADLINE)
+                look_in_s = self._look_in_s(job, now_s)
             return waiting.result()
         finally:
             job.result.cancel()
@@ -82,7 +90,7 @@ class Lane:
     def allowance_s(self, size_bytes: int) -> float:
         """How long a job for a body of this size may run."""
         settings = self._settings
-        return min(settings.deadline_s, settings.stall_s + size_bytes * S_PER_BYTE)
+        return min(settings.deadline_s, max(settings.stall_s, size_bytes * S_PER_BYTE))
 
     def close(self) -> None:
         """Lets the threads end as they become free."""
@@ -93,6 +101,14 @@ class Lane:
     def _is_hopeless(self, job: _Job, now_s: float) -> bool:
         """Whether the job is late, or waits for threads that are all held by late ones."""
         return job.is_late(now_s) or self._late(now_s) >= self._count
+
+    def _look_in_s(self, job: _Job, now_s: float) -> float:
+        """When the job, which began a little after it was asked for, may be late; while it waits
+        for its turn, when one of those that run may be."""
+        running = self._jobs if job.started_s is None else (job,)
+        left_s = (one.late_in_s(now_s) for one in running if one.started_s is not None)
+        soonest_s = min((left for left in left_s if left > 0), default=job.allowance_s)
+        return max(_LOOK_S_MIN, soonest_s)
 
     def _late(self, now_s: float) -> int:
         running = [job for job in self._jobs if not job.result.done()]
@@ -132,8 +148,8 @@ def _serve(queue: SimpleQueue[_Job | None], clock: Clock) -> None:
             continue
         job.started_s = clock.monotonic_s()
         try:
-            ids = job.work()
+            found = job.work()
         except BaseException as error:  # whatever it is, it belongs to whoever waits
             job.result.set_exception(error)
         else:
-            job.result.set_result(ids)
+            job.result.set_result(found)

@@ -23,7 +23,7 @@ import router.renderings as renderings_module
 from rhizome.clock import ManualClock
 from rhizome.errors import NoHealthyWorker
 from rhizome.render.outcomes import CannotRender, Why
-from router.faults import Faults, Part
+from router.faults import Faults, Part, Patience
 from router.scheduling.choosing import choice, lowest
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api, running_api, settings_with
@@ -308,3 +308,19 @@ def test_errors_that_are_meant_and_those_that_end_the_process_pass() -> None:
         with pytest.raises(type(error)), faults.contained(Part.POLICY):
             raise error
     assert not faults.counts
+
+
+def test_what_stays_slow_is_tried_ever_less_often() -> None:
+    patience = Patience(slow_s=0.02, in_a_row_max=3, pause_s=10, pause_s_max=60)
+    for took_s in (0.03, 0.03, 0.01, 0.03, 0.03):
+        assert not patience.used(took_s, 0.0)
+    assert patience.used(0.03, 0.0)
+    now_s = 0.0
+    for pause_s in (10.0, 20.0, 40.0, 60.0, 60.0):
+        assert patience.is_over(now_s + pause_s - 1)
+        now_s += pause_s
+        assert not patience.is_over(now_s)
+        assert patience.used(0.03, now_s), "one is enough by now"
+    now_s += 60
+    assert not patience.used(0.01, now_s)
+    assert not patience.used(0.03, now_s), "well again, it may be slow now and then"

@@ -14,13 +14,16 @@ import msgspec
 import pytest
 
 from rhizome.clock import SystemClock
-from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.outcomes import CannotRender, Rendered, Why
+from rhizome.render.remembering import TokenPart
 from rhizome.render.renderer import Renderer, load_renderer
 from rhizome.settings.tree import RenderingSettings
 from router.faults import Faults, Part
 from router.http.bodies import CompletionBody, read_chat, read_completion, read_tokenizer_body
+from router.prefix.hashing import block_hashes
 from router.render import rendering as module
 from router.render.approximate import render_approximate
+from router.render.lane import Lane
 from router.render.rendering import SHORT_BYTES_MAX, Rendering
 from tests.support.render_bodies import BODIES, ODD_BODIES
 from tests.support.render_models import TEMPLATES, write_model
@@ -63,13 +66,18 @@ def _user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+def _ids(rendered: Rendered) -> list[int]:
+    assert rendered.token_ids is not None
+    return list(rendered.token_ids)
+
+
 class _Fails:
     """A renderer whose every use raises."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def chat_ids(self, body: object, limit_s: float) -> list[int]:
+    def chat_parts(self, body: object, limit_s: float) -> list[TokenPart]:
         raise self._error
 
 
@@ -79,9 +87,9 @@ class _Blocks:
     def __init__(self) -> None:
         self.let_go = threading.Event()
 
-    def chat_ids(self, body: object, limit_s: float) -> list[int]:
+    def chat_parts(self, body: object, limit_s: float) -> list[TokenPart]:
         assert self.let_go.wait(20)
-        return [1]
+        return [TokenPart([1])]
 
 
 async def test_short_and_long_prompts_are_exact(make: Make, renderer: Renderer) -> None:
@@ -90,7 +98,19 @@ async def test_short_and_long_prompts_are_exact(make: Make, renderer: Renderer) 
         body = read_chat(_chat(messages=_user(text)))
         rendered = await rendering.render(body)
         assert (rendered.exact, rendered.why, rendered.text) == (True, Why.EXACT, b"")
-        assert rendered.token_ids == renderer.chat(body.fields)
+        assert _ids(rendered) == renderer.chat(body.fields)
+
+
+async def test_hashes_of_a_conversation_are_those_of_its_ids(make: Make) -> None:
+    rendering = make()
+    messages = [
+        {"role": "user" if turn % 2 else "system", "content": "é" * turn} for turn in range(12)
+    ]
+    for turns in (5, 1, 12, 12):
+        for root, size in ((1, 16), (2, 16), (1, 5)):
+            rendered = await rendering.render(read_chat(_chat(messages=messages[:turns])))
+            assert rendered.hashes is not None
+            assert rendered.hashes(root, size) == block_hashes(_ids(rendered), size, root)
 
 
 async def test_completions_are_exact_in_every_form(make: Make, renderer: Renderer) -> None:
@@ -103,16 +123,16 @@ async def test_completions_are_exact_in_every_form(make: Make, renderer: Rendere
     ]
     for prompt, token_ids, why in forms:
         rendered = await rendering.render(read_completion(_chat(prompt=prompt)))
-        assert (rendered.token_ids, rendered.why) == (token_ids, why)
+        assert (_ids(rendered), rendered.why) == (token_ids, why)
         assert rendered.exact is (why is Why.EXACT)
 
 
 async def test_token_ids_need_no_tokenizer_and_are_cut_as_by_the_engine(make: Make) -> None:
     rendering = make(None)
     body = _chat(prompt=[1, 2, 3, 4], truncate_prompt_tokens=2)
-    assert (await rendering.render(read_completion(body))).token_ids == [3, 4]
+    assert _ids(await rendering.render(read_completion(body))) == [3, 4]
     body = _chat(prompt=[1, 2, 3, 4], truncate_prompt_tokens=2, truncation_side="right")
-    assert (await rendering.render(read_completion(body))).token_ids == [1, 2]
+    assert _ids(await rendering.render(read_completion(body))) == [1, 2]
 
 
 async def test_without_a_tokenizer_bytes_stand_in(make: Make) -> None:
@@ -176,10 +196,10 @@ async def test_any_failure_is_an_approximation(
 @pytest.mark.parametrize("garbage", [None, "text", [1.5], [-1], [2**40], ["a"], {"a": 1}])
 async def test_garbage_for_token_ids_is_an_approximation(make: Make, garbage: Any) -> None:
     class Garbled:
-        def chat_ids(self, body: object, limit_s: float) -> Any:
+        def completion_ids(self, body: object, prompt: str) -> Any:
             return garbage
 
-    rendered = await make(Garbled()).render(read_chat(_chat(messages=_user("x"))))
+    rendered = await make(Garbled()).render(read_completion(_chat(prompt="x")))
     assert (rendered.token_ids, rendered.why) == (None, Why.TOKENIZER_FAILED)
 
 
@@ -200,6 +220,13 @@ async def test_after_a_stall_nobody_waits_until_the_threads_are_free(make: Make,
     await eventually(is_well)
 
 
+def test_only_long_prompts_are_allowed_more_than_a_stall() -> None:
+    lane = Lane(1, 8, RenderingSettings(), SystemClock())
+    assert lane.allowance_s(SHORT_BYTES_MAX) == lane.allowance_s(0) == 0.016
+    assert lane.allowance_s(100_000) == pytest.approx(0.2)
+    assert lane.allowance_s(2**30) == RenderingSettings().deadline_s
+
+
 async def test_threads_that_stay_held_are_replaced_a_few_times_only(make: Make) -> None:
     blocks = _Blocks()
     rendering = make(blocks, stall_s=0.01, pause_s=0.02)
@@ -216,16 +243,16 @@ async def test_short_prompts_do_not_wait_behind_long_ones(make: Make) -> None:
     blocks = _Blocks()
 
     class OnlyLongOnesBlock:
-        def chat_ids(self, body: Any, limit_s: float) -> list[int]:
+        def chat_parts(self, body: Any, limit_s: float) -> list[TokenPart]:
             long = len(body["messages"][0]["content"]) > 10
-            return blocks.chat_ids(body, limit_s) if long else [7]
+            return blocks.chat_parts(body, limit_s) if long else [TokenPart([7])]
 
     rendering = make(OnlyLongOnesBlock())
     long = read_chat(_chat(messages=_user("x" * SHORT_BYTES_MAX)))
     waiting = [asyncio.ensure_future(rendering.render(long)) for _ in range(10)]
     await asyncio.sleep(0)
     short = await rendering.render(read_chat(_chat(messages=_user("x"))))
-    assert short.token_ids == [7]
+    assert _ids(short) == [7]
     assert not any(one.done() for one in waiting)
     blocks.let_go.set()
     assert all(one.exact for one in await asyncio.gather(*waiting))
@@ -233,9 +260,9 @@ async def test_short_prompts_do_not_wait_behind_long_ones(make: Make) -> None:
 
 async def test_a_burst_waits_for_its_turn_and_stays_exact(make: Make) -> None:
     class Slow:
-        def chat_ids(self, body: object, limit_s: float) -> list[int]:
+        def chat_parts(self, body: object, limit_s: float) -> list[TokenPart]:
             time.sleep(0.005)
-            return [1]
+            return [TokenPart([1])]
 
     rendering = make(Slow(), stall_s=0.5)
     body = read_chat(_chat(messages=_user("x")))
