@@ -49,7 +49,8 @@ async def test_no_request_made_up_from_our_own_document_is_a_fault(
         (tmp_path / "openapi.json").write_text(json.dumps(_narrowed(document, model)))
         command = [schemathesis, "run", "openapi.json", "--url", rig.url]
         command += ["--include-path-regex", OPENAI_PATHS, "--checks", CHECKS]
-        command += ["--max-examples", "15", "--seed", "1", "--no-color", "--workers", "4"]
+        # One thread: until 3.11.8 Python fails now and then where several parse source at once.
+        command += ["--max-examples", "15", "--seed", "1", "--no-color", "--workers", "1"]
         command += ["--mode", mode, "--request-timeout", "60"]
         command += ["--suppress-health-check", "all"]
         said = await run_client(command, tmp_path)
