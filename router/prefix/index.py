@@ -196,7 +196,7 @@ class PrefixIndex:
             self._enforce_bytes_max()
 
     def expire(self, now_s: float) -> None:
-        """Drops predictions whose time has come; `match` does it too."""
+        """Drops predictions whose time has come, so many at once at most; `match` does it too."""
         self._predictions.expire(now_s)
 
     def match(self, hashes: Sequence[int], now_s: float) -> dict[str, int]:

@@ -21,6 +21,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+EXPIRED_AT_ONCE_MAX = 4096
+"""Blocks after which `expire` leaves the rest to its next call, so that no request pays for many
+that came before it: about a millisecond."""
+_LOOKS_SPARE = 64
 ENTRY_BYTES = 120
 """Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
 BLOCK_BYTES = 128
@@ -44,6 +48,13 @@ class _Assumed:
     lifetime_s: float = math.inf
     used_s: dict[int, float] = field(default_factory=dict)
     """When each block was used last, longest ago first."""
+    look_s: float = math.inf
+    """When to look for those that have ended; none ends before."""
+
+    @property
+    def ends_s(self) -> float:
+        """When the first of them ends."""
+        return next(iter(self.used_s.values()), math.inf) + self.lifetime_s
 
 
 class Predictions:
@@ -60,8 +71,9 @@ class Predictions:
         self._entries = 0
         self._assumed: dict[int, _Assumed] = {}
         self._assumptions = 0
-        self._next_s = math.inf
-        """No assumption ends before."""
+        self._looks: list[tuple[float, int]] = []
+        """A heap of when to look at the assumptions of which slot; of a slot's only that at its
+        `look_s` counts."""
 
     @property
     def bytes_used(self) -> int:
@@ -107,18 +119,23 @@ class Predictions:
         self._include(fresh, 1 << slot)
         if blocks_max is not None and len(used_s) > blocks_max:
             self._forget(slot, list(islice(used_s, len(used_s) - blocks_max)))
-        if ends_sooner:  # else what is there ends no sooner than before
-            self._next_s = min(self._next_s, self._ends_s(assumed))
+        if ends_sooner and assumed.ends_s < assumed.look_s:
+            self._look_at(slot, assumed)
 
     def expire(self, now_s: float) -> None:
-        """Drops every entry whose time is `now_s` or earlier."""
-        while self._batches and self._batches[0][0] <= now_s:
-            self._pop(now_s)
-        if now_s < self._next_s:
-            return
-        for slot, assumed in self._assumed.items():
-            self._forget(slot, _unused(assumed, now_s))
-        self._next_s = min(map(self._ends_s, self._assumed.values()), default=math.inf)
+        """Drops what ends at `now_s` or before; from some `EXPIRED_AT_ONCE_MAX` blocks on the next
+        calls do, and until then it is believed."""
+        left = EXPIRED_AT_ONCE_MAX
+        while self._batches and self._batches[0][0] <= now_s and left > 0:
+            left -= self._pop(now_s)
+        while self._looks and self._looks[0][0] <= now_s and left > 0:
+            look_s, slot = heapq.heappop(self._looks)
+            assumed = self._assumed.get(slot)
+            if assumed is not None and assumed.look_s == look_s:
+                ended = _unused(assumed, now_s)
+                self._forget(slot, ended)
+                self._look_at(slot, assumed)
+                left -= len(ended)
 
     def evict_oldest(self) -> None:
         """Drops the entries that would expire first, or finds that they were prolonged; of
@@ -154,7 +171,8 @@ class Predictions:
                 masks[block] = masks.get(block, 0) | 1 << slot
             times_s = list(assumed.used_s.values())
             assert times_s == sorted(times_s)
-            assert self._next_s <= self._ends_s(assumed)
+            assert assumed.look_s <= assumed.ends_s
+            assert assumed.look_s == math.inf or (assumed.look_s, slot) in self._looks
         assert masks == self.blocks
         assert self._assumptions == sum(len(one.used_s) for one in self._assumed.values())
         assert self._entries == sum(len(expiry) for expiry in self._expiry.values())
@@ -191,18 +209,27 @@ class Predictions:
         self._assumptions -= len(blocks)
         self._exclude([one for one in blocks if one not in expiry], 1 << slot)
 
-    @staticmethod
-    def _ends_s(assumed: _Assumed) -> float:
-        """When the first of the assumptions ends."""
-        oldest_s = next(iter(assumed.used_s.values()), math.inf)
-        return oldest_s + assumed.lifetime_s
+    def _look_at(self, slot: int, assumed: _Assumed) -> None:
+        """Looks at the slot again when the first of its assumptions ends."""
+        assumed.look_s = assumed.ends_s
+        if assumed.look_s == math.inf:
+            return
+        heapq.heappush(self._looks, (assumed.look_s, slot))
+        if len(self._looks) > 2 * len(self._assumed) + _LOOKS_SPARE:
+            self._looks = [
+                (one.look_s, number)
+                for number, one in self._assumed.items()
+                if one.look_s < math.inf
+            ]
+            heapq.heapify(self._looks)
 
     def _push(self, expires_at_s: float, slot: int, hashes: Sequence[int]) -> None:
         self._number += 1
         heapq.heappush(self._batches, (expires_at_s, self._number, slot, hashes))
 
-    def _pop(self, now_s: float) -> None:
-        """Ends the first batch: drops what is due by `now_s`, regroups what was prolonged."""
+    def _pop(self, now_s: float) -> int:
+        """Ends the first batch: drops what is due by `now_s`, regroups what was prolonged; gives
+        how many blocks it had."""
         _, _, slot, hashes = heapq.heappop(self._batches)
         expiry = self._expiry[slot]
         prolonged: dict[float, list[int]] = {}
@@ -223,12 +250,13 @@ class Predictions:
         self._exclude(gone, 1 << slot)
         for until_s, blocks in prolonged.items():
             self._push(until_s, slot, blocks)
+        return len(hashes)
 
 
 def _unused(assumed: _Assumed, now_s: float) -> list[int]:
-    """The blocks whose lifetime is over."""
+    """The blocks whose lifetime is over, those used longest ago first, and not too many."""
     found: list[int] = []
-    for block, used_s in assumed.used_s.items():
+    for block, used_s in islice(assumed.used_s.items(), EXPIRED_AT_ONCE_MAX):
         if used_s + assumed.lifetime_s > now_s:
             break
         found.append(block)
