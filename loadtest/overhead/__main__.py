@@ -6,8 +6,9 @@ import argparse
 import asyncio
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import uvloop
 from cluster.local.ports import free_port
 from loadtest.comparison.peers import peers_directory
 from loadtest.overhead import measuring
+from loadtest.overhead.processes import Scaling, process_costs
 from loadtest.overhead.programs import (
     HOST,
+    OURS,
     SYSTEMS,
     MeasuredProgram,
     Rig,
@@ -56,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--streams", type=int, default=0, help="also so many streams at once, 20 tokens/s each")
     add("--stream-tokens", type=int, default=400, help="tokens of each of them")
     add("--unique-prompts", type=int, default=0, help="also memory over so many prompts of 2 kB")
+    add("--processes", type=int, default=2, help="also so many beside one (1: not)")
     add("--seed", type=int, default=1, help="of the first run's prompts")
     add("--note", default="", help="kept with the results")
     add("--results", type=Path, default=Path("loadtest") / "results", help="where they go")
@@ -90,6 +94,7 @@ async def run(options: argparse.Namespace, clock: Clock) -> Record:
         note=options.note,
         direct=None,
         found=[Found(system=one.name, version=one.version) for one in chosen],
+        scaling=Scaling(processes=options.processes) if options.processes > 1 else None,
     )
     async with MeasuredProgram("workers", worker_command(rig), logs / "workers.log", clock):
         if options.latency:
@@ -98,6 +103,8 @@ async def run(options: argparse.Namespace, clock: Clock) -> Record:
             for system, found in zip(chosen, record.found, strict=True):
                 await _measure(system, found, rig, options, repeat)
                 print(f"{system.name}: {found.costs[-1]}", flush=True)
+            if record.scaling is not None:
+                await _compare(record.scaling, rig, options, repeat)
     return record
 
 
@@ -105,15 +112,8 @@ async def _measure(
     system: System, found: Found, rig: Rig, options: argparse.Namespace, repeat: int
 ) -> None:
     """One run of one system, in new processes."""
-    clock = SystemClock()
-    port = free_port(HOST, frozenset())
-    metrics = free_port(HOST, frozenset({port}))
-    log = rig.directory / f"{system.name.replace('/', '-')}.log"
     seed = options.seed + repeat
-    async with AsyncExitStack() as stack:
-        command = router_command(system, rig, port, metrics)
-        program = await stack.enter_async_context(MeasuredProgram(system.name, command, log, clock))
-        await program.until(lambda: is_ready(port), _READY_S)
+    async with _running(system, rig) as (program, port, metrics):
         found.costs.append(await measuring.costs(program, port, seed, options.scale))
         if repeat:
             return
@@ -126,6 +126,27 @@ async def _measure(
             )
         if options.unique_prompts:
             found.memory_mib = await measuring.memory_mib(program, port, options.unique_prompts)
+
+
+async def _compare(scaling: Scaling, rig: Rig, options: argparse.Namespace, repeat: int) -> None:
+    """One run of one process and one of several, each in new ones."""
+    for number, runs in ((1, scaling.one), (scaling.processes, scaling.several)):
+        system = replace(OURS, name=f"rhizome/processes-{number}", processes=number)
+        async with _running(system, rig) as (program, port, _):
+            runs.append(await process_costs(program, port, options.seed + repeat, options.scale))
+        print(f"{system.name}: {runs[-1]}", flush=True)
+
+
+@asynccontextmanager
+async def _running(system: System, rig: Rig) -> AsyncIterator[tuple[MeasuredProgram, int, int]]:
+    """A router that is ready: its program, its port, that of its metrics."""
+    port = free_port(HOST, frozenset())
+    metrics = free_port(HOST, frozenset({port}))
+    log = rig.directory / f"{system.name.replace('/', '-')}.log"
+    command = router_command(system, rig, port, metrics)
+    async with MeasuredProgram(system.name, command, log, SystemClock()) as program:
+        await program.until(lambda: is_ready(port), _READY_S)
+        yield program, port, metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -64,11 +64,11 @@ async def costs(program: MeasuredProgram, port: int, seed: int, scale: float) ->
     async def cpu_us(shape: Shape, connections: int, count: int) -> float:
         count = max(connections, int(count * scale))
         warm_up = max(connections, count // 5)
-        load = Load(port, KEY, _made(shape, seed, count + warm_up))
+        load = Load(port, KEY, made(shape, seed, count + warm_up))
         await load.closed(connections, warm_up)
         before_s = program.cpu_s()
         tally = await load.closed(connections, count)
-        _require(tally, count, shape)
+        require(tally, count, shape)
         return (program.cpu_s() - before_s) / count * 1e6
 
     short = await cpu_us(SHORT, _CONNECTIONS, 6000)
@@ -88,11 +88,11 @@ async def costs(program: MeasuredProgram, port: int, seed: int, scale: float) ->
 async def latency(port: int, seed: int, scale: float) -> Latency:
     """At a steady rate, whoever answers on the port."""
     count = int(3000 * scale)
-    load = Load(port, KEY, _made(SHORT, seed, count + 300))
+    load = Load(port, KEY, made(SHORT, seed, count + 300))
     await load.open(_RATE_PER_S, 300)
     tally = await load.open(_RATE_PER_S, count)
-    _require(tally, count, SHORT)
-    load = Load(port, KEY, _made(TOKENS, seed, 64))
+    require(tally, count, SHORT)
+    load = Load(port, KEY, made(TOKENS, seed, 64))
     streamed = await load.open(50.0, 64, keep_gaps=True)
     return Latency(
         p50_ms=_percentile_ms(tally.latencies_s, 50),
@@ -106,7 +106,7 @@ async def streams(
 ) -> Streams:
     """So many streams at once, each with so many tokens."""
     shape = Shape("streams", 200, tokens=tokens, pace_ms=50)
-    load = Load(port, KEY, _made(shape, 1, count))
+    load = Load(port, KEY, made(shape, 1, count))
     before = await _lags(metrics)
     before_s = program.cpu_s()
     tally = await load.closed(count, count)
@@ -131,17 +131,18 @@ async def memory_mib(
         count = prompts // looks
         load = Load(port, KEY, bodies(Shape("unique", 2000), 1000 + look))
         tally = await load.closed(_CONNECTIONS, count)
-        _require(tally, count, SHORT)
+        require(tally, count, SHORT)
         sizes.append(program.resident_bytes() / 2**20)
     return sizes
 
 
-def _made(shape: Shape, seed: int, count: int) -> Iterator[bytes]:
-    """Made before they are sent, so that making them takes no time from the router."""
+def made(shape: Shape, seed: int, count: int) -> Iterator[bytes]:
+    """Bodies, made before they are sent, so that making them takes no time from the router."""
     return iter(list(islice(bodies(shape, seed), count)))
 
 
-def _require(tally: Tally, count: int, shape: Shape) -> None:
+def require(tally: Tally, count: int, shape: Shape) -> None:
+    """Raises `RuntimeError` if a request failed: a refusal costs less than an answer."""
     if tally.failed:
         raise RuntimeError(f"{tally.failed} of {count} requests failed ({shape.name})")
 

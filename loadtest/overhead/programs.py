@@ -20,6 +20,7 @@ from rhizome import __version__
 HOST = "127.0.0.1"
 KEY = "overhead-key"
 _PROBE_S = 2.0
+_PROBES = 8
 _IN_FLIGHT_MAX = 4096
 
 
@@ -30,6 +31,8 @@ class System:
     name: str
     is_exact: bool = False
     """Whether it makes token ids of prompts."""
+    processes: int = 1
+    """Of Rhizome, behind one port."""
 
     @property
     def version(self) -> str:
@@ -106,7 +109,12 @@ def router_command(system: System, rig: Rig, port: int, metrics: int) -> list[st
 
 
 async def is_ready(port: int) -> bool:
-    """Whether a router takes requests for the model."""
+    """Whether a router takes requests for the model, in all of its processes as far as a few
+    connections tell."""
+    return all([await _answers(port) for _ in range(_PROBES)])
+
+
+async def _answers(port: int) -> bool:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     with suppress(aiohttp.ClientError, TimeoutError):
         async with (
@@ -129,7 +137,7 @@ def _rhizome(system: System, rig: Rig, port: int, metrics: int) -> list[str]:
     told.write_text(msgspec.json.encode(settings).decode(), encoding="utf-8")
     command = [sys.executable, "-m", "rhizome.cli.main", "router", "--config", str(told)]
     command += ["--tokenizer", tokenizer, "--host", HOST, "--port", str(port)]
-    command += ["--metrics-port", str(metrics)]
+    command += ["--metrics-port", str(metrics), "--processes", str(system.processes)]
     for worker in rig.workers:
         command += ["--worker", f"http://{HOST}:{worker}"]
     return command

@@ -8,6 +8,7 @@ from statistics import median
 import msgspec
 
 from loadtest.overhead.measuring import Costs, Latency, Streams
+from loadtest.overhead.processes import Scaling, scaling_lines
 from loadtest.results import Machine
 
 _COLUMNS = (
@@ -41,6 +42,8 @@ class Record(msgspec.Struct, kw_only=True):
     direct: Latency | None
     """Without a router."""
     found: list[Found]
+    scaling: Scaling | None = None
+    """Several processes beside one."""
 
 
 def medians(runs: Sequence[Costs]) -> dict[str, float]:
@@ -58,6 +61,7 @@ def table(record: Record) -> str:
     lines += ["", "CPU time of the router's processes; medians over the runs.", ""]
     lines += _latencies(record)
     lines += _streams(record.found)
+    lines += scaling_lines(record.scaling)
     lines += [
         f"- {one.system}: resident {', '.join(f'{size:.0f}' for size in one.memory_mib)} MiB"
         for one in record.found
