@@ -54,6 +54,7 @@ class RenderedPrompt:
     ) -> None:
         self._token_ids = rendered.token_ids
         self._text = rendered.text
+        self._known_hashes = rendered.hashes
         self._root = root_hash(lora=adapter, salt=salt)
         self._settings = settings
         self._hashes: dict[int, list[int]] = {}
@@ -79,7 +80,9 @@ class RenderedPrompt:
         size = (block_size or _BLOCK_SIZE_UNKNOWN) if self.has_tokens else 0
         found = self._hashes.get(size)
         if found is None:
-            if self._token_ids is not None:
+            if self._known_hashes is not None:
+                found = self._known_hashes(self._root, size)
+            elif self._token_ids is not None:
                 found = block_hashes(self._token_ids, size, self._root)
             else:
                 found = byte_block_hashes(

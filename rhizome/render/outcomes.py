@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,11 +55,13 @@ class CannotRender(Exception):
 class Rendered:
     """A prompt as far as it is known."""
 
-    token_ids: list[int] | None
+    token_ids: Sequence[int] | None
     """None in approximate mode."""
     text: bytes
     """Bytes that extended conversations share a prefix of; empty when there are token ids."""
     why: Why
+    hashes: Callable[[int, int], list[int]] | None = None
+    """Block hashes of the token ids by their root and the block size, where they are known."""
 
     @property
     def exact(self) -> bool:

@@ -13,15 +13,18 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 import tokenizers
 
 BYTES_MAX = 32 * 2**20
 """Memory for one model's parts, in bytes (estimated)."""
-_PART_BYTES = 200
-_ID_BYTES = 8
+_PART_BYTES = 400
+ID_CODE = "I" if array("I").itemsize == 4 else "L"
+_numbers = count()
 _SHAPE = re.compile(r"<[^<>]+>")
 
 
@@ -40,37 +43,60 @@ def borders_of(tokenizer: tokenizers.Tokenizer) -> frozenset[str]:
     return frozenset(borders)
 
 
+class TokenPart:
+    """The ids of a piece of text, as unsigned 32-bit numbers of this machine."""
+
+    __slots__ = ("ids", "number")
+
+    def __init__(self, ids: Iterable[int] | bytes) -> None:
+        """Raises `TypeError` or `OverflowError` for what cannot be token ids; bytes are such
+        numbers already."""
+        self.ids = array(ID_CODE, ids)
+        self.number = next(_numbers)
+        """No other part of this process has it."""
+
+
+def joined_ids(parts: Iterable[TokenPart]) -> array[int]:
+    """The ids of the text that the parts are pieces of."""
+    ids = array(ID_CODE)
+    ids.frombytes(b"".join([part.ids for part in parts]))
+    return ids
+
+
 class RememberedParts:
     """The ids of parts that begin with a border; those not asked for longest go first."""
 
     def __init__(
         self,
         borders: frozenset[str],
-        encode: Callable[[str], list[int]],
+        encode: Callable[[str], TokenPart],
         bytes_max: int = BYTES_MAX,
     ) -> None:
         """`encode` gives the ids of a text without adding any, and may raise."""
         self._borders = borders
         self._encode = encode
         self._bytes_max = bytes_max
-        self._parts: dict[str, list[int]] = {}
+        self._parts: dict[str, TokenPart] = {}
         self._bytes_used = 0
         self._lock = threading.Lock()
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of the whole text, as `encode` would give them; raises what it raises."""
-        return self._put_together(self._cut(text))
+    def encode(self, text: str) -> list[TokenPart]:
+        """The parts of the text, whose ids are those of the whole; raises what `encode` raises."""
+        texts = self._cut(text)
+        return self._put_together(texts, self._look_up(texts))
 
-    def encode_if_quick(self, text: str, new_chars_max: int) -> list[int] | None:
+    def encode_if_quick(self, text: str, new_chars_max: int) -> list[TokenPart] | None:
         """The same; None where more than so many characters would have to be tokenized."""
-        parts = self._cut(text)  # once: a part that is cut anew is also hashed anew
-        if self._new_chars(parts) > new_chars_max:
+        texts = self._cut(text)  # once: a part that is cut anew is also hashed anew
+        found = self._look_up(texts)
+        if None in found and _new_chars(texts, found) > new_chars_max:
             return None
-        return self._put_together(parts)
+        return self._put_together(texts, found)
 
     def new_chars(self, text: str) -> int:
         """How much of the text would have to be tokenized."""
-        return self._new_chars(self._cut(text))
+        texts = self._cut(text)
+        return _new_chars(texts, [self._parts.get(one) for one in texts])
 
     @property
     def bytes_used(self) -> int:
@@ -79,18 +105,8 @@ class RememberedParts:
 
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if the sums disagree with the parts."""
-        assert self._bytes_used == sum(_size(part, ids) for part, ids in self._parts.items())
+        assert self._bytes_used == sum(_size(text, part) for text, part in self._parts.items())
         assert self._bytes_used <= self._bytes_max
-
-    def _new_chars(self, parts: list[str]) -> int:
-        known = self._parts
-        return sum([len(part) for part in parts if part not in known])
-
-    def _put_together(self, parts: list[str]) -> list[int]:
-        ids: list[int] = []
-        for part in parts:
-            ids += self._of(part)
-        return ids
 
     def _cut(self, text: str) -> list[str]:
         borders = self._borders
@@ -101,26 +117,42 @@ class RememberedParts:
             starts.insert(0, 0)
         return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
 
-    def _of(self, part: str) -> list[int]:
+    def _look_up(self, texts: list[str]) -> list[TokenPart | None]:
+        """The parts that are known, which are now those asked for last."""
+        known = self._parts
         with self._lock:
-            ids = self._parts.pop(part, None)
-            if ids is not None:
-                self._parts[part] = ids  # now the one asked for last
-                return ids
-        ids = self._encode(part)
-        size = _size(part, ids)
+            found = list(map(known.get, texts))
+            for text, part in zip(texts, found, strict=True):
+                if part is not None:
+                    del known[text]
+                    known[text] = part
+        return found
+
+    def _put_together(self, texts: list[str], found: list[TokenPart | None]) -> list[TokenPart]:
+        return [
+            self._learned(text) if part is None else part
+            for text, part in zip(texts, found, strict=True)
+        ]
+
+    def _learned(self, text: str) -> TokenPart:
+        part = self._encode(text)
+        size = _size(text, part)
         with self._lock:
-            if part not in self._parts and size <= self._bytes_max // 8:
-                self._parts[part] = ids
+            if text not in self._parts and size <= self._bytes_max // 8:
+                self._parts[text] = part
                 self._bytes_used += size
                 while self._bytes_used > self._bytes_max:
                     oldest = next(iter(self._parts))
                     self._bytes_used -= _size(oldest, self._parts.pop(oldest))
-        return ids
+        return part
 
 
-def _size(part: str, ids: list[int]) -> int:
-    return _PART_BYTES + 4 * len(part) + _ID_BYTES * len(ids)
+def _new_chars(texts: list[str], found: list[TokenPart | None]) -> int:
+    return sum([len(text) for text, part in zip(texts, found, strict=True) if part is None])
+
+
+def _size(text: str, part: TokenPart) -> int:
+    return _PART_BYTES + 4 * len(text) + part.ids.itemsize * len(part.ids)
 
 
 def _minds_places(definition: dict[str, Any]) -> bool:

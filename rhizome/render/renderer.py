@@ -17,6 +17,7 @@ from rhizome.render.conversation import conversation_of, has_media, tools_of, wi
 from rhizome.render.files import ModelFiles, read_files
 from rhizome.render.models import OWN_RENDERERS
 from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.remembering import TokenPart
 from rhizome.render.template import Budget, ChatTemplate, TemplateBroken
 from rhizome.render.tokenizer import ModelTokenizer
 
@@ -111,17 +112,20 @@ class Renderer:
         text = self.chat_text(body, limit_s)
         return self._encode(body, text, _flag(body, "add_special_tokens", default=False))
 
-    def remembered_ids(
-        self, body: Mapping[str, Any], limit_s: float, new_chars_max: int
-    ) -> list[int] | None:
-        """As `chat_ids` where that is quick: at most so many characters were not tokenized before.
+    def chat_parts(
+        self, body: Mapping[str, Any], limit_s: float, new_chars_max: int | None = None
+    ) -> list[TokenPart] | None:
+        """As `chat_ids`, in parts of which the earlier ones come again in later turns.
 
-        None where it is not, or where the body asks for more than its text's ids. Raises
-        `CannotRender`.
+        None if more characters than `new_chars_max` were not tokenized before, or if the body asks
+        for more than its text's ids then. Raises `CannotRender`.
         """
-        if _truncation(body)[0] is not None or _flag(body, "add_special_tokens", default=False):
-            return None
-        return self._tokenizer.encode_remembered(self.chat_text(body, limit_s), new_chars_max)
+        is_plain = _truncation(body)[0] is None and not _flag(
+            body, "add_special_tokens", default=False
+        )
+        if is_plain:
+            return self._tokenizer.parts(self.chat_text(body, limit_s), new_chars_max)
+        return None if new_chars_max is not None else one_part(self.chat_ids(body, limit_s))
 
     def completion_ids(self, body: Mapping[str, Any], prompt: str | Sequence[int]) -> list[int]:
         """The ids of one prompt of a completion body; raises `CannotRender`."""
@@ -163,6 +167,14 @@ def completion_ids(body: Mapping[str, Any], token_ids: Sequence[int]) -> list[in
     if tokens_max is None:
         return list(token_ids)
     return _cut(token_ids, tokens_max, side or "left")
+
+
+def one_part(token_ids: Sequence[int]) -> list[TokenPart]:
+    """Ids that come again in no other prompt; raises `CannotRender` for what cannot be ids."""
+    try:
+        return [TokenPart(token_ids)]
+    except (TypeError, OverflowError) as error:
+        raise CannotRender(Why.TOKENIZER_FAILED, "it gave something else than ids") from error
 
 
 def _cut(token_ids: Sequence[int], tokens_max: int, side: str) -> list[int]:

@@ -19,7 +19,8 @@ from rhizome.errors import ModelUnusable
 from rhizome.render.files import ModelFiles
 from rhizome.render.models import TAKEN_AS_THEY_ARE
 from rhizome.render.outcomes import CannotRender, Why
-from rhizome.render.remembering import RememberedParts, borders_of
+from rhizome.render.remembering import RememberedParts, TokenPart, borders_of, joined_ids
+from rhizome.render.words import words_of
 
 _NAMED = (
     "bos_token",
@@ -30,6 +31,11 @@ _NAMED = (
     "cls_token",
     "mask_token",
 )
+
+
+_WORDS_CHARS_MAX = 16 * 1024
+"""Longest text whose words are looked up: the library needs more time, but lets other threads run
+meanwhile."""
 
 
 class TokenizerFault(Exception):
@@ -49,7 +55,9 @@ class ModelTokenizer:
                 self.special_tokens = self._add_tokens(files)
                 self._tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
                 self._specials = self._tokenizer.num_special_tokens_to_add(False)
-                self._remembered = RememberedParts(borders_of(self._tokenizer), self._plain)
+                borders = borders_of(self._tokenizer)
+                self._words = words_of(self._tokenizer, borders, self._ids)
+                self._remembered = RememberedParts(borders, self._part)
         except TokenizerFault as error:
             raise ModelUnusable(
                 f"{files.directory}/tokenizer.json cannot be used: {error}",
@@ -65,22 +73,33 @@ class ModelTokenizer:
         """The ids of the whole text; raises `CannotRender`."""
         try:
             if not add_special_tokens:
-                return self._remembered.encode(text)
+                return joined_ids(self._remembered.encode(text)).tolist()
             with library_faults():
                 return self._encode(text, add_special_tokens=True)
         except TokenizerFault as error:
             raise CannotRender(Why.TOKENIZER_FAILED, str(error)) from error
 
-    def encode_remembered(self, text: str, new_chars_max: int) -> list[int] | None:
-        """As `encode` without special tokens; None where more than that is new of the text."""
+    def parts(self, text: str, new_chars_max: int | None = None) -> list[TokenPart] | None:
+        """As `encode` without special tokens, in the parts that are remembered.
+
+        None where more characters than `new_chars_max` are new.
+        """
         try:
+            if new_chars_max is None:
+                return self._remembered.encode(text)
             return self._remembered.encode_if_quick(text, new_chars_max)
         except TokenizerFault as error:
             raise CannotRender(Why.TOKENIZER_FAILED, str(error)) from error
 
-    def _plain(self, text: str) -> list[int]:
+    def _part(self, text: str) -> TokenPart:
         with library_faults():
-            return self._encode(text, add_special_tokens=False)
+            part = None
+            if self._words is not None and len(text) <= _WORDS_CHARS_MAX:
+                part = self._words.part(text)
+            return part or TokenPart(self._ids(text))
+
+    def _ids(self, text: str) -> list[int]:
+        return self._encode(text, add_special_tokens=False)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         encodings = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)

@@ -1,9 +1,9 @@
 """Chained hashes of a prompt's blocks.
 
 A block's hash covers its tokens and the hash of the block before it, so equal hashes mean equal
-prefixes: xxh3-64 over the parent (8 bytes, little-endian) and the token ids (uint32,
-little-endian). Hashes are ours alone: engines name their blocks differently, and theirs are mapped
-to these. A collision costs a wrong guess of what is cached, never a wrong answer, so 64 bits do.
+prefixes: xxh3-64 over the token ids (uint32, little-endian), seeded with the hash of the parent.
+Hashes are ours alone: engines name their blocks differently, and theirs are mapped to these. A
+collision costs a wrong guess of what is cached, never a wrong answer, so 64 bits do.
 
 Left out: media in prompts; they have no token ids that tell them apart.
 """
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest
 
-_PARENT = struct.Struct("<Q")
 _ID_CODE = "I" if array("I").itemsize == 4 else "L"
 _ID_BYTES = 4
+_IS_LITTLE = sys.byteorder == "little"
 
 
 def root_hash(lora: str | None = None, salt: str | None = None) -> int:
@@ -68,12 +68,19 @@ def byte_block_hashes(data: bytes, block_bytes: int, root: int) -> list[int]:
     return _chain(root, data, block_bytes)
 
 
+def chained(parent: int, data: bytes, block_size: int) -> list[int]:
+    """As `extend_chain` for ids that are unsigned 32-bit numbers of this machine."""
+    return _chain(parent, data if _IS_LITTLE else _packed(array(_ID_CODE, data)), 4 * block_size)
+
+
 def _packed(token_ids: Sequence[int]) -> bytes:
+    if isinstance(token_ids, array) and token_ids.typecode == _ID_CODE and _IS_LITTLE:
+        return token_ids.tobytes()
     try:
         ids = array(_ID_CODE, token_ids)
     except (OverflowError, TypeError) as error:
         raise ValueError("token ids are integers from 0 to 2**32 - 1") from error
-    if sys.byteorder == "big":
+    if not _IS_LITTLE:
         ids.byteswap()
     return ids.tobytes()
 
@@ -81,5 +88,5 @@ def _packed(token_ids: Sequence[int]) -> bytes:
 def _chain(parent: int, data: bytes, block_bytes: int) -> list[int]:
     whole = len(data) - len(data) % block_bytes
     blocks = struct.iter_unpack(f"{block_bytes}s", memoryview(data)[:whole])
-    pack, digest = _PARENT.pack, xxh3_64_intdigest
-    return [parent := digest(pack(parent) + block) for (block,) in blocks]
+    digest = xxh3_64_intdigest
+    return [parent := digest(block, parent) for (block,) in blocks]

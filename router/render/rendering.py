@@ -7,15 +7,17 @@ Whatever goes wrong, the request goes on with bytes in place of token ids, and t
 
 from __future__ import annotations
 
-from array import array
+from functools import partial
 
 from rhizome.clock import Clock
 from rhizome.render.outcomes import CannotRender, Rendered, Why
-from rhizome.render.renderer import Renderer, completion_ids
+from rhizome.render.remembering import TokenPart, joined_ids
+from rhizome.render.renderer import Renderer, completion_ids, one_part
 from rhizome.settings.tree import RenderingSettings
 from router.faults import Faults, Part
 from router.http.bodies import ChatBody, CompletionBody, EngineBody
 from router.render.approximate import render_approximate
+from router.render.chains import Chains
 from router.render.lane import Lane
 
 SHORT_BYTES_MAX = 4 * 1024
@@ -24,7 +26,7 @@ INLINE_BYTES_MAX = 64 * 1024
 """Longest body of a chat whose template is run on the event loop."""
 INLINE_S = 0.005
 """Longest run of a template there; after one that takes longer all go to the threads."""
-INLINE_NEW_CHARS_MAX = 1024
+INLINE_NEW_CHARS_MAX = 8 * 1024
 """Most characters tokenized there: what is new of a chat whose earlier messages are remembered."""
 WAITING_MAX = 64
 """Most prompts of either kind in the threads and waiting for them."""
@@ -55,6 +57,7 @@ class Rendering:
         self._faults = faults
         self._short = Lane(1, WAITING_MAX, settings, clock)
         self._long = Lane(2, WAITING_MAX, settings, clock)
+        self._chains = Chains()
         self._may_inline = isinstance(renderer, Renderer)
 
     async def render(self, body: EngineBody) -> Rendered:
@@ -64,7 +67,7 @@ class Rendering:
         if self._renderer is None and isinstance(body, ChatBody):
             return Rendered(None, render_approximate(body.fields), Why.NO_TOKENIZER)
         try:
-            token_ids = await self._token_ids(body)
+            parts = await self._parts(body)
         except CannotRender as error:
             if error.why in _FAULTS:
                 self._faults.note(_FAULTS[error.why], str(error))
@@ -73,48 +76,47 @@ class Rendering:
             self._faults.note(Part.RENDERING, error)
             return Rendered(None, render_approximate(body.fields), Why.FAULT)
         several = isinstance(body, CompletionBody) and len(body.prompts) > 1
-        return Rendered(token_ids, b"", Why.SEVERAL_PROMPTS if several else Why.EXACT)
+        why = Why.SEVERAL_PROMPTS if several else Why.EXACT
+        if len(parts) == 1:
+            return Rendered(parts[0].ids, b"", why)
+        return Rendered(joined_ids(parts), b"", why, partial(self._chains.hashes, parts))
 
     def close(self) -> None:
         """Lets the threads end; those at work end by their own limits."""
         self._short.close()
         self._long.close()
 
-    async def _token_ids(self, body: ChatBody | CompletionBody) -> list[int]:
+    async def _parts(self, body: ChatBody | CompletionBody) -> list[TokenPart]:
         if isinstance(body, CompletionBody) and not isinstance(body.first_prompt, str):
-            return completion_ids(body.fields, body.first_prompt)
+            return one_part(completion_ids(body.fields, body.first_prompt))
         renderer = self._renderer
         if renderer is None:
             raise CannotRender(Why.NO_TOKENIZER)
-        if len(body.raw) > BODY_BYTES_MAX:
-            raise CannotRender(Why.OUTPUT_TOO_LONG)
         size = len(body.raw)
+        if size > BODY_BYTES_MAX:
+            raise CannotRender(Why.OUTPUT_TOO_LONG)
         if self._may_inline and isinstance(body, ChatBody) and size <= INLINE_BYTES_MAX:
-            remembered = self._remembered(renderer, body)
-            if remembered is not None:
-                return remembered
+            quick = self._quickly(renderer, body)
+            if quick is not None:
+                return quick
         lane = self._short if size <= SHORT_BYTES_MAX else self._long
         # a template ends by itself soon after nobody waits for it any more
         limit_s = 2 * lane.allowance_s(size)
         return await lane.run(lambda: _work(renderer, body, limit_s), size)
 
-    def _remembered(self, renderer: Renderer, body: ChatBody) -> list[int] | None:
-        """The ids if they are had quickly; None also for what the threads shall say the reason."""
+    def _quickly(self, renderer: Renderer, body: ChatBody) -> list[TokenPart] | None:
+        """The parts if they are had quickly; None also for what the threads shall say the reason
+        of."""
         try:
-            return renderer.remembered_ids(body.chat(), INLINE_S, INLINE_NEW_CHARS_MAX)
+            return renderer.chat_parts(body.chat(), INLINE_S, INLINE_NEW_CHARS_MAX)
         except CannotRender as error:
             self._may_inline = error.why is not Why.TEMPLATE_TOO_LONG
             return None
 
 
-def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[int]:
-    """Raises `CannotRender` also for what cannot be token ids."""
-    if isinstance(body, ChatBody):
-        ids = renderer.chat_ids(body.chat(), limit_s)
-    else:
-        ids = renderer.completion_ids(body.fields, body.first_prompt)
-    try:
-        array("I", ids)
-    except (TypeError, OverflowError) as error:
-        raise CannotRender(Why.TOKENIZER_FAILED, "it gave something else than ids") from error
-    return ids
+def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[TokenPart]:
+    if isinstance(body, CompletionBody):
+        return one_part(renderer.completion_ids(body.fields, body.first_prompt))
+    parts = renderer.chat_parts(body.chat(), limit_s)
+    assert parts is not None
+    return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 
 import pytest
 from xxhash import xxh3_64_intdigest
@@ -12,10 +13,12 @@ from router.prefix.hashing import block_hashes, byte_block_hashes, extend_chain,
 ROOT = root_hash()
 
 
-def test_the_format_is_xxh3_over_parent_and_ids_little_endian() -> None:
-    first = xxh3_64_intdigest(struct.pack("<QIII", ROOT, 1, 2, 3))
-    second = xxh3_64_intdigest(struct.pack("<QIII", first, 4, 5, 2**32 - 1))
+def test_the_format_is_xxh3_over_ids_little_endian_seeded_with_the_parent() -> None:
+    first = xxh3_64_intdigest(struct.pack("<III", 1, 2, 3), seed=ROOT)
+    second = xxh3_64_intdigest(struct.pack("<III", 4, 5, 2**32 - 1), seed=first)
     assert block_hashes([1, 2, 3, 4, 5, 2**32 - 1, 9], 3, ROOT) == [first, second]
+    ids = array("I", [1, 2, 3, 4, 5, 2**32 - 1, 9])
+    assert block_hashes(ids, 3, ROOT) == [first, second]
 
 
 def test_only_full_blocks_are_hashed() -> None:
