@@ -60,6 +60,7 @@ from router.relay.upstream import Upstream
 from router.renderings import Renderings
 from router.service import Service
 from router.signals import SignalReporter
+from router.stored.retelling import Retelling
 from router.stored.routes import build_stored_routes
 from router.stored.serving import StoringService
 from router.trust_metrics import trust_metrics
@@ -196,7 +197,7 @@ def _router(ground: _Ground, service: Service, static: StaticDiscovery) -> Route
     storing, keys = _storing(ground, service), KeyCheck(ring)
     app = _app(
         build_inventory(core.fleet, service.products, keys),
-        (build_stored_routes(storing), _batches(ground)),
+        (_stored_routes(ground, storing), _batches(ground)),
         keys,
     )
     serving = Serving(storing, ring, tasks, deadlines, clock, settings.relay.body_bytes_max)
@@ -273,6 +274,13 @@ def _storing(ground: _Ground, service: Service) -> StoringService:
     kept = ground.stores.responses if ground.stores.shared else None
     settings = ground.settings.router.responses
     return StoringService(service, kept, settings, ground.tasks, ground.clock)
+
+
+def _stored_routes(ground: _Ground, storing: StoringService) -> APIRouter:
+    settings = ground.settings.router
+    followers_max, interval_s = settings.responses.background_max, settings.relay.comment_interval_s
+    retelling = Retelling(storing, ground.clock, followers_max, interval_s)
+    return build_stored_routes(storing, retelling)
 
 
 def _batches(ground: _Ground) -> APIRouter:

@@ -5,22 +5,33 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
 
-from rhizome.errors import InvalidRequest
 from router.stored.records import Fields
+from router.stored.retelling import Retelling
 from router.stored.serving import StoringService
 
 
-def build_stored_routes(service: StoringService) -> APIRouter:
+def build_stored_routes(service: StoringService, retelling: Retelling) -> APIRouter:
     """The routes; who asks is in `request.state.principal`."""
     routes = APIRouter(prefix="/v1/responses/{response_id}", tags=["responses"])
 
-    @routes.get("")
-    async def get_response(request: Request, response_id: str, stream: bool = False) -> Fields:
-        """A stored response."""
-        if stream:
-            raise InvalidRequest("stored responses are not streamed again", param="stream")
-        return await service.shown(_owner(request), response_id)
+    @routes.get("", response_model=None)
+    async def get_response(
+        request: Request,
+        response_id: str,
+        stream: bool = False,
+        starting_after: Annotated[int, Query(ge=0)] | None = None,
+    ) -> Fields | StreamingResponse:
+        """A stored response; with `stream` as events, those after `starting_after` if it is given.
+
+        Work in the background is waited for.
+        """
+        response = await service.shown(_owner(request), response_id)
+        if not stream:
+            return response
+        events = retelling.events(_owner(request), response, starting_after)
+        return StreamingResponse(events, media_type="text/event-stream")
 
     @routes.get("/input_items")
     async def get_items(

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import AsyncOpenAI, RateLimitError
 
 from rhizome.ids import new_id
 from tests.support.fake_engine import FakeEngine, running_engine
@@ -242,3 +243,60 @@ async def test_without_a_store_what_needs_none_is_answered(
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "store_unavailable"
     assert len(engine.requests) == 1
+
+
+async def events_of(client: AsyncOpenAI, response_id: str, **asked: Any) -> list[Any]:
+    stream = await client.responses.retrieve(response_id, stream=True, **asked)
+    return [event async for event in stream]
+
+
+async def test_a_stored_response_is_told_again_and_from_any_event_on(
+    api: Api, http: httpx.AsyncClient
+) -> None:
+    response = await ask(http)
+    async with AsyncOpenAI(base_url=f"{api.url}/v1", api_key="rzk-mine") as client:
+        told = await events_of(client, response["id"])
+        assert [event.sequence_number for event in told] == list(range(len(told)))
+        text = "".join(e.delta for e in told if e.type == "response.output_text.delta")
+        assert text == response["output"][0]["content"][0]["text"]
+        assert told[-1].type == "response.completed"
+        for number in (0, 3, len(told) - 1):
+            rest = await events_of(client, response["id"], starting_after=number)
+            assert rest == told[number + 1 :]
+    assert (await http.get("/v1/responses/no?stream=true")).status_code == 404
+
+
+async def test_work_in_the_background_is_followed_to_its_end_from_any_router(
+    http: httpx.AsyncClient, valkey_url: str, namespace: str, engine: FakeEngine
+) -> None:
+    engine.hold = asyncio.Event()
+    response_id = (await ask(http, background=True))["id"]
+    async with (
+        running(valkey_url, namespace, router__responses__background_max=1) as other,
+        AsyncOpenAI(base_url=f"{other.url}/v1", api_key="rzk-mine", max_retries=0) as client,
+    ):
+        stream = await client.responses.retrieve(response_id, stream=True)
+        events = aiter(stream)
+        begun = [await anext(events), await anext(events)]
+        with pytest.raises(RateLimitError):
+            await events_of(client, response_id)
+        engine.hold.set()
+        told = begun + [event async for event in events]
+        assert [event.sequence_number for event in told] == list(range(len(told)))
+        assert told[-1].type == "response.completed"
+        again = await events_of(client, response_id, starting_after=begun[-1].sequence_number)
+    assert again == told[len(begun) :]
+
+
+async def test_following_ends_with_an_error_where_the_response_is_forgotten(
+    http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold = asyncio.Event()
+    path = f"/v1/responses/{(await ask(http, background=True))['id']}"
+    async with http.stream("GET", path, params={"stream": True}) as answer:
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "event: response.created"
+        assert (await http.delete(path)).status_code == 200
+        rest = [line async for line in lines if line]
+    assert rest[-2] == "event: error"
+    assert json.loads(rest[-1].removeprefix("data: "))["code"] == "not_found"
