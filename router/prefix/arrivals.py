@@ -10,7 +10,7 @@ from array import array
 
 import numpy as np
 
-from router.prefix.table import Keys
+from router.prefix.table import Hashes, Keys
 
 _SLACK = 1024
 
@@ -33,10 +33,13 @@ class Arrivals:
         """Whether the line is to be given anew by `renew`."""
         return len(self._line) - self._begin > 2 * self.count + _SLACK
 
-    def came(self, keys: Keys) -> None:
+    def came(self, keys: Hashes) -> None:
         """These, in chain order, were not held and are held now; the end of a chain counts as
         older than its beginning, without which it is worth nothing."""
-        self._line.frombytes(keys[::-1].tobytes())
+        if isinstance(keys, np.ndarray):
+            self._line.frombytes(keys[::-1].tobytes())
+        else:
+            self._line.extend(reversed(keys))
         self.count += len(keys)
 
     def went(self, count: int) -> None:

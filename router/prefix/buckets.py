@@ -9,6 +9,7 @@ lines of memory. Slots that hold the key 0 are free.
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ _ROW = 2 * WIDTH
 _ROW_SHIFT = 4
 _SLOT_BITS = 3
 
+_numbers_at = struct.Struct(f"{WIDTH}Q").unpack_from
 _CROWDED = 2
 """A key goes to its second bucket where its first has no more free slots than this and fewer."""
 _MAPPED_BYTES = 2**20
@@ -58,6 +60,8 @@ class Page:
         self.bits = bits
         self.buckets = 1 << bits
         self.slots = WIDTH << bits
+        self._shift = 64 - bits
+        self._last = self.buckets - 1
         self.cells = _cells(_ROW << bits)
         self._lines = self.cells.reshape(-1, WIDTH)
         self.view: memoryview[int] = memoryview(self.cells.data)
@@ -68,24 +72,25 @@ class Page:
     def find(self, mixed: int) -> int:
         """The key's place, or -1."""
         view = self.view
-        at = mixed >> 64 - self.bits << _ROW_SHIFT
-        row = view[at : at + WIDTH].tolist()
+        at = mixed >> self._shift << _ROW_SHIFT
+        row = _numbers_at(view, at << 3)
         if mixed in row:
             return at + row.index(mixed)
-        at = (mixed >> _SECOND & self.buckets - 1) << _ROW_SHIFT
-        row = view[at : at + WIDTH].tolist()
+        at = (mixed >> _SECOND & self._last) << _ROW_SHIFT
+        row = _numbers_at(view, at << 3)
         return at + row.index(mixed) if mixed in row else -1
 
     def insert(self, mixed: int, value: int) -> bool:
         """Takes a key that is not here; False if both of its buckets are full."""
         view = self.view
-        at = mixed >> 64 - self.bits << _ROW_SHIFT
-        row = view[at : at + WIDTH].tolist()
-        other = (mixed >> _SECOND & self.buckets - 1) << _ROW_SHIFT
-        other_row = view[other : other + WIDTH].tolist()
+        at = mixed >> self._shift << _ROW_SHIFT
+        row = _numbers_at(view, at << 3)
         room = row.count(0)
-        if room <= _CROWDED and other_row.count(0) > room:
-            at, row = other, other_row
+        if room <= _CROWDED:
+            other = (mixed >> _SECOND & self._last) << _ROW_SHIFT
+            other_row = _numbers_at(view, other << 3)
+            if other_row.count(0) > room:
+                at, row = other, other_row
         if 0 not in row:
             return False
         place = at + row.index(0)

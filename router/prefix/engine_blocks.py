@@ -29,13 +29,15 @@ the events do not carry).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from rhizome.wire.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, EngineHash, KVEvent
+from router.prefix.extra_keys import salt_and_text
 from router.prefix.hashing import extend_chain, root_hash
 from router.prefix.layout import UNCACHED_KINDS, Group, Layer, Layout, Tier
 from router.prefix.names import Names, key_of, keys_of_names
-from router.prefix.table import Keys
+from router.prefix.table import Hashes
 from router.prefix.verdicts import BlockCounters
 
 COPIES_MAX = 2**20
@@ -47,9 +49,9 @@ GROUPS_MAX = 64
 class Truth(Protocol):
     """The part of the prefix index that events write (see `router.prefix.index`)."""
 
-    def store(self, target: str, hashes: Keys, layer: Layer) -> int: ...
+    def store(self, target: str, hashes: Hashes, layer: Layer) -> int: ...
 
-    def remove(self, target: str, hashes: Keys, layer: Layer) -> None: ...
+    def remove(self, target: str, hashes: Hashes, layer: Layer) -> None: ...
 
     def clear(self, target: str) -> None: ...
 
@@ -64,6 +66,18 @@ class _Conflict(Exception):
     """An engine's name stands for two blocks, or a block has two names."""
 
 
+@dataclass(slots=True)
+class _Place:
+    """One tier and group: the blocks there, and what a batch changes of them."""
+
+    layer: Layer
+    names: Names = field(default_factory=Names)
+    stores: dict[int, int] = field(default_factory=dict)
+    removals: set[int] = field(default_factory=set)
+    unnamed: dict[int, int] = field(default_factory=dict)
+    """Stored under a name that nothing explains yet, with their copies."""
+
+
 class EngineBlocks:
     """Translates one target's events into calls of the index."""
 
@@ -73,25 +87,25 @@ class EngineBlocks:
         self._target = target
         self._truth = truth
         self._block_size = block_size
-        self._bounds = {Tier.DEVICE: COPIES_MAX if blocks_max is None else blocks_max}
-        self._layers: dict[tuple[str | None, int | None], Layer] = {}
-        self._names: dict[Layer, Names] = {}
+        self._device_max = COPIES_MAX if blocks_max is None else blocks_max
+        self._places: dict[Layer, _Place] = {}
+        self._place_of: dict[tuple[str | None, int | None], _Place] = {}
+        """The same by what events say of it."""
         self._groups: dict[int, Group] = {}
-        self._stores: dict[Layer, dict[int, int]] = {}
-        self._removals: dict[Layer, set[int]] = {}
-        self._unnamed: dict[Layer, dict[int, int]] = {}
+        self._told: dict[int, tuple[object, ...]] = {}
+        """What events said last of each group."""
         self.counters = BlockCounters()
         self.mismatch = False
         """The engine's block size is not the registered one: nothing of it can be credited."""
 
     def __len__(self) -> int:
         """Blocks known in all tiers and groups, copies not counted."""
-        return sum(map(len, self._names.values()))
+        return sum(len(place.names) for place in self._places.values())
 
     @property
     def bytes_used(self) -> int:
         """Memory of the engine's names, in bytes."""
-        return sum(names.bytes_used for names in self._names.values())
+        return sum(place.names.bytes_used for place in self._places.values())
 
     def apply(self, events: Sequence[KVEvent]) -> None:
         """Takes the events of one batch, in the engine's order.
@@ -108,22 +122,17 @@ class EngineBlocks:
     def clear(self) -> None:
         """Forgets everything but what kinds of groups there are."""
         self.counters.clears += 1
-        self._names.clear()
-        self._stores.clear()
-        self._removals.clear()
-        self._unnamed.clear()
+        self._places.clear()
+        self._place_of.clear()
         self._truth.clear(self._target)
 
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if the parts disagree."""
-        for layer, names in self._names.items():
-            names.check_invariants()
-            assert names.copies <= self._bounds.get(layer.tier, COPIES_MAX)
-        for tier in Tier:
-            assert self._copies(tier) <= self._bounds.get(tier, COPIES_MAX)
-        assert not self._stores
-        assert not any(self._removals.values())
-        assert not self._unnamed
+        for place in self._places.values():
+            place.names.check_invariants()
+            assert not any((place.stores, place.removals, place.unnamed))
+        assert all(self._copies(tier) <= self._bound(tier) for tier in Tier)
+        assert all(self._places[one.layer] is one for one in self._place_of.values())
 
     def _apply(self, events: Sequence[KVEvent]) -> None:
         for event in events:
@@ -149,92 +158,101 @@ class EngineBlocks:
     # ------------------------------------------------------------------- stores
 
     def _stored(self, event: BlockStored) -> None:
-        count = len(event.block_hashes)
+        count, size = len(event.block_hashes), event.block_size
         if event.kv_cache_spec_kind in UNCACHED_KINDS or not _is_group(event.group_idx):
             self.counters.passed_over += count
             return
-        layer = self._layer(event)
-        if not event.block_size:
-            self._store_named(layer, event)
+        place = self._place(event)
+        if not size:
+            self._store_named(place, event)
             return
-        span, left = divmod(event.block_size, self._block_size or event.block_size + 1)
+        span, left = divmod(size, self._block_size or size + 1)
         if left or not span:
             self.counters.mismatched += count
             self.mismatch = True
             return
-        if not self._learn_group(layer.group, event, span):
+        if not self._learn_group(place.layer.group, event, span):
             self.counters.passed_over += count
             return
         if event.blocks != count:
-            self._store_named(layer, event)
+            self._store_named(place, event)
             return
         if event.lora_name is not None:
             self.counters.adapted += count
-        parent, textual = self._start_of_chain(event)
+        salt, textual = salt_and_text(event)
+        self.counters.salted += salt is not None
+        parent = self._parent(event, salt)
         if parent is None:
             self.counters.unknown_parent += count
             return
         self.counters.not_text += count - textual
-        tokens = event.token_ids[: textual * event.block_size]
+        chain = self._chain(parent, event, textual)
+        if chain is not None:
+            ours = chain if span == 1 else chain[span - 1 :: span]
+            self._store(place, event.block_hashes[:textual], ours)
+
+    def _chain(self, parent: int, event: BlockStored, blocks: int) -> list[int] | None:
+        """Our hashes of the event's first blocks; None if its tokens are none."""
         assert self._block_size is not None
         try:
-            chain = extend_chain(parent, tokens, self._block_size)[span - 1 :: span]
+            return extend_chain(
+                parent, event.token_ids[: blocks * event.block_size], self._block_size
+            )
         except ValueError:
-            self.counters.not_text += textual
-            return
-        self._store(layer, event.block_hashes[:textual], chain)
+            self.counters.not_text += blocks
+            return None
 
-    def _store(self, layer: Layer, engine_hashes: Sequence[EngineHash], ours: list[int]) -> None:
-        names = keys_of_names(engine_hashes)
-        stores = self._stores.setdefault(layer, {})
-        removals = self._removals.get(layer, ())
-        repeated = not stores.keys().isdisjoint(names) or len(set(names)) != len(names)
-        if not repeated and not removals:
+    def _store(self, place: _Place, engine_hashes: Sequence[EngineHash], ours: list[int]) -> None:
+        names, stores = keys_of_names(engine_hashes), place.stores
+        repeated = (
+            place.removals
+            or (stores and not stores.keys().isdisjoint(names))
+            or (len(names) > 1 and len(set(names)) != len(names))
+        )
+        if not repeated:
             stores.update(zip(names, ours, strict=True))
             return
         for name, block in zip(names, ours, strict=True):
-            if name in self._stores.get(layer, ()) or name in self._removals.get(layer, ()):
+            if name in place.stores or name in place.removals:
                 self._carry_out()
-            self._stores.setdefault(layer, {})[name] = block
+            place.stores[name] = block
 
-    def _store_named(self, layer: Layer, event: BlockStored) -> None:
+    def _store_named(self, place: _Place, event: BlockStored) -> None:
         """Blocks that are known by name only; the event that says what they are may come later in
         the same batch."""
         for name in keys_of_names(event.block_hashes):
             ours = self._find(name)
             if ours:
-                self._store(layer, [name], [ours])
+                self._store(place, [name], [ours])
             else:
-                waiting = self._unnamed.setdefault(layer, {})
-                waiting[name] = waiting.get(name, 0) + 1
+                place.unnamed[name] = place.unnamed.get(name, 0) + 1
 
     def _name_late(self) -> None:
         """Stores what was named since."""
-        if not self._unnamed:
-            return
-        unnamed, self._unnamed = self._unnamed, {}
-        for layer, waiting in unnamed.items():
+        named = [place for place in self._places.values() if place.unnamed]
+        for place in named:
+            waiting, place.unnamed = place.unnamed, {}
             for name, copies in waiting.items():
                 ours = self._find(name)
                 if not ours:
                     self.counters.unknown_parent += copies
                 for _ in range(copies if ours else 0):
-                    self._store(layer, [name], [ours])
-        self._carry_out()
+                    self._store(place, [name], [ours])
+        if named:
+            self._carry_out()
 
     def _learn_group(self, number: int, event: BlockStored, span: int) -> bool:
         """False for a part of a block, which vLLM names where a prompt ends in the middle of a
         large one, and finds in few models only."""
+        kind, window = event.kv_cache_spec_kind, event.kv_cache_spec_sliding_window
+        told = kind, window, span
+        if self._told.get(number) == told:
+            return True
         known = self._groups.get(number)
         if known is not None and known.span > span:
             return False
-        group = Group.of_kind(
-            number,
-            event.kv_cache_spec_kind,
-            event.kv_cache_spec_sliding_window,
-            event.block_size,
-            span,
-        )
+        self._told[number] = told
+        group = Group.of_kind(number, kind, window, event.block_size, span)
         if known != group:
             self._groups[number] = group
             groups = tuple(self._groups[one] for one in sorted(self._groups))
@@ -247,116 +265,95 @@ class EngineBlocks:
         if not _is_group(event.group_idx):
             self.counters.passed_over += len(event.block_hashes)
             return
-        layer = self._layer(event)
-        stores, waiting = self._stores.get(layer, {}), self._unnamed.get(layer, {})
-        removals = self._removals.setdefault(layer, set())
+        place = self._place(event)
+        waiting = place.unnamed
         for name in keys_of_names(event.block_hashes):
-            if name in waiting:
+            if waiting and name in waiting:
                 waiting[name] -= 1
                 if not waiting[name]:
                     del waiting[name]
                 continue
-            if name in stores or name in removals:
+            if name in place.stores or name in place.removals:
                 self._carry_out()
-                stores, removals = {}, self._removals.setdefault(layer, set())
-            removals.add(name)
+            place.removals.add(name)
 
-    def _layer(self, event: BlockStored | BlockRemoved) -> Layer:
-        place = event.medium, event.group_idx
-        layer = self._layers.get(place)
-        if layer is None:
+    def _place(self, event: BlockStored | BlockRemoved) -> _Place:
+        told = event.medium, event.group_idx
+        place = self._place_of.get(told)
+        if place is None:
             layer = Layer(Tier.of_medium(event.medium), event.group_idx or 0)
-            if len(self._layers) < GROUPS_MAX * len(Tier):
-                self._layers[place] = layer
-        return layer
+            place = self._places.get(layer)
+            if place is None:
+                place = self._places[layer] = _Place(layer)
+            if len(self._place_of) < GROUPS_MAX * len(Tier):
+                self._place_of[told] = place
+        return place
 
     # -------------------------------------------------------------- carrying out
 
     def _carry_out(self) -> None:
         """Tells the names and the index of what was gathered: removals first, for room."""
-        removals, self._removals = self._removals, {}
-        for layer, gone in removals.items():
-            names = self._names.get(layer)
-            if names is not None:
-                ours, count = names.remove(gone)
+        for place in self._places.values():
+            if place.removals:
+                removals, place.removals = place.removals, set()
+                ours, count = place.names.remove(removals)
                 self.counters.removed += count
-                self._forget(layer, ours)
-        stores, self._stores = self._stores, {}
-        for layer, new in stores.items():
-            if new:
-                self._insert(layer, new)
+                self._forget(place.layer, ours)
+        for place in self._places.values():
+            if place.stores:
+                stores, place.stores = place.stores, {}
+                self._insert(place, stores)
 
-    def _insert(self, layer: Layer, new: dict[int, int]) -> None:
-        if len(set(new.values())) != len(new):
+    def _insert(self, place: _Place, new: dict[int, int]) -> None:
+        if len(new) > 1 and len(set(new.values())) != len(new):
             raise _Conflict
-        names = self._names.get(layer)
-        if names is None:
-            names = self._names[layer] = Names()
-        added = names.add(new)
+        added = place.names.add(new)
         if added.contradicted:
             raise _Conflict
-        if self._truth.store(self._target, added.ours, layer) < added.unknown:
+        if self._truth.store(self._target, added.ours, place.layer) < added.unknown:
             raise _Conflict  # one of them is held under another name
         self.counters.stored += len(new)
-        self._keep_bound(layer.tier)
+        self._keep_bound(place.layer.tier)
 
     def _keep_bound(self, tier: Tier) -> None:
-        excess = self._copies(tier) - self._bounds.get(tier, COPIES_MAX)
+        excess = self._copies(tier) - self._bound(tier)
         while excess > 0:
-            layer = max(
-                (one for one in self._names if one.tier is tier),
-                key=lambda one: self._names[one].copies,
+            fullest = max(
+                (place for place in self._places.values() if place.layer.tier is tier),
+                key=lambda place: place.names.copies,
             )
-            ours, copies = self._names[layer].remove_oldest(excess)
+            ours, copies = fullest.names.remove_oldest(excess)
             self.counters.over_bound += copies
             excess -= copies
-            self._forget(layer, ours)
+            self._forget(fullest.layer, ours)
 
-    def _forget(self, layer: Layer, ours: Keys) -> None:
+    def _forget(self, layer: Layer, ours: Hashes) -> None:
         if len(ours):
             self._truth.remove(self._target, ours, layer)
 
     def _copies(self, tier: Tier) -> int:
-        return sum(names.copies for layer, names in self._names.items() if layer.tier is tier)
+        return sum(
+            place.names.copies for place in self._places.values() if place.layer.tier is tier
+        )
+
+    def _bound(self, tier: Tier) -> int:
+        return self._device_max if tier is Tier.DEVICE else COPIES_MAX
 
     # ------------------------------------------------------------------- chains
 
     def _find(self, name: int) -> int:
         """Our hash of a block that the engine has anywhere; 0 if there is none."""
-        for stores in self._stores.values():
-            if name in stores:
-                return stores[name]
-        for names in self._names.values():
-            ours = names.get(name)
+        for place in self._places.values():
+            if name in place.stores:
+                return place.stores[name]
+        for place in self._places.values():
+            ours = place.names.get(name)
             if ours:
                 return ours
         return 0
 
-    def _start_of_chain(self, event: BlockStored) -> tuple[int | None, int]:
-        """Our hash above the event's first block, and how many of its blocks can be hashed.
-
-        The hash is None if it cannot be known. In vLLM's events a block's extra keys are, in this
-        order, the LoRA name, `[media id, offset]` pairs, the cache salt (a prompt's first block
-        only) and digests of embeddings.
-        """
-        rows = event.extra_keys
-        if not rows:
-            return self._parent(event, None), len(event.block_hashes)
-        first = _without_adapter(rows[0], event.lora_name)
-        salt: str | None = None
-        if event.parent_block_hash is None and len(first) == 1 and isinstance(first[0], str):
-            salt, first = first[0], []
-            self.counters.salted += 1
-        if first:
-            return self._parent(event, None), 0
-        textual = 1
-        for row in rows[1 : len(event.block_hashes)]:
-            if _without_adapter(row, event.lora_name):
-                break
-            textual += 1
-        return self._parent(event, salt), min(textual, len(event.block_hashes))
-
     def _parent(self, event: BlockStored, salt: str | None) -> int | None:
+        """Our hash above the event's first block; None if it cannot be known."""
         if event.parent_block_hash is None:
             return root_hash(event.lora_name, salt)
         return self._find(key_of(event.parent_block_hash)) or None
@@ -364,12 +361,3 @@ class EngineBlocks:
 
 def _is_group(number: int | None) -> bool:
     return number is None or 0 <= number < GROUPS_MAX
-
-
-def _without_adapter(row: list[Any] | None, lora_name: str | None) -> list[Any]:
-    """A block's extra keys without the LoRA name that opens them."""
-    if not row:
-        return []
-    if lora_name is not None and row[0] == lora_name:
-        return row[1:]
-    return row

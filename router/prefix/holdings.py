@@ -7,13 +7,13 @@ for: what has not been asked for longest goes first when memory is short.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from router.prefix.table import FEW, BlockTable, Keys, Numbers, keys_of
+from router.prefix.table import FEW, BlockTable, Hashes, Keys, Numbers, keys_of
 
 SET_BYTES = 300
 """Memory of one set of up to some hundred targets, as mask and in the tables, at the worst."""
@@ -82,11 +82,12 @@ class Holdings:
         """Memory, in bytes."""
         return self._table.bytes_used + len(self.sets) * SET_BYTES
 
-    def add(self, keys: Keys, bit: int) -> Keys:
+    def add(self, blocks: Hashes, bit: int) -> Hashes:
         """Targets of `bit` hold the blocks too, given in chain order, none twice; gives those that
         they did not hold before."""
-        if len(keys) < FEW:
-            return self._add_few(keys, bit)
+        if len(blocks) < FEW:
+            return self._add_few(_plain(blocks), bit)
+        keys = _keys(blocks)
         stamps = self._stamps(len(keys))
         entries, places = self._table.find_many(keys, to_put=True)
         numbers = entries & _LOWER
@@ -108,10 +109,12 @@ class Holdings:
             self._forget_unkept(keys, numbers, after, changed)
         return keys if changed.all() else keys[changed]
 
-    def discard(self, keys: Keys, bit: int) -> Keys:
-        """The target of `bit` does not hold the blocks, none given twice; gives those it held."""
-        if len(keys) < FEW:
-            return self._discard_few(keys, bit)
+    def discard(self, blocks: Hashes, bit: int) -> int:
+        """The target of `bit` does not hold the blocks, none given twice; gives how many it
+        held."""
+        if len(blocks) < FEW:
+            return self._discard_few(_plain(blocks), bit)
+        keys = _keys(blocks)
         entries, places = self._table.find_many(keys)
         numbers = entries & _LOWER
         held = np.zeros(len(keys), np.bool_)
@@ -128,7 +131,7 @@ class Holdings:
         if stay.any():
             self._table.put_again(keys[stay], places[stay], after[stay] | entries[stay] & ~_LOWER)
         self._table.pop_many(keys[gone])
-        return keys if held.all() else keys[held]
+        return int(held.sum())
 
     def along(self, keys: Keys, *, touch: bool) -> Numbers:
         """The number of the set that holds each block; `touch` keeps the blocks from going soon,
@@ -206,42 +209,43 @@ class Holdings:
             return False
         return self._clock - (int(found.min()) >> 32) > len(self._table) >> 3
 
-    def _add_few(self, keys: Keys, bit: int) -> Keys:
+    def _add_few(self, blocks: Sequence[int], bit: int) -> list[int]:
         table, sets, new = self._table, self.sets, []
-        stamp = self._latest(len(keys)) + _STAMP
-        table.make_room(len(keys))
-        for key in keys.tolist():
+        stamp = self._latest(len(blocks)) + _STAMP
+        table.make_room(len(blocks))
+        for block in blocks:
             stamp -= _STAMP
-            place, entry = table.find(key)
+            place, entry = table.find(block)
             before = entry & 0xFFFFFFFF
             mask = sets.masks[before]
             if mask & bit:
-                table.put_one(key, place, before | stamp)
+                table.put_one(block, place, before | stamp)
                 continue
             after = sets.number(mask | bit)
             sets.move(before, after, 1)
-            if table.put_one(key, place, after | stamp):
-                new.append(key)
+            if table.put_one(block, place, after | stamp):
+                new.append(block)
             else:
                 sets.move(after, 0, 1)
-        return keys if len(new) == len(keys) else keys_of(new)
+        return new
 
-    def _discard_few(self, keys: Keys, bit: int) -> Keys:
-        held: list[int] = []
-        for key in keys.tolist():
-            entry = self._table.get(key)
+    def _discard_few(self, blocks: Sequence[int], bit: int) -> int:
+        table, sets, held = self._table, self.sets, 0
+        for block in blocks:
+            place, entry = table.find(block)
             before = entry & 0xFFFFFFFF
-            mask = self.sets.masks[before]
+            mask = sets.masks[before]
             if not mask & bit:
                 continue
-            after = self.sets.number(mask & ~bit)
-            self.sets.move(before, after, 1)
-            held.append(key)
-            if after:
-                self._table.put(key, after | entry >> 32 << 32)
+            held += 1
+            if mask == bit:
+                sets.move(before, 0, 1)
+                table.pop_found(block, place)
             else:
-                self._table.pop(key)
-        return keys_of(held)
+                after = sets.number(mask ^ bit)
+                sets.move(before, after, 1)
+                table.put_one(block, place, after | entry >> 32 << 32)
+        return held
 
     def _forget_unkept(self, keys: Keys, before: Numbers, after: Numbers, changed: Flags) -> None:
         """Takes blocks that the table had no room for out of the accounts."""
@@ -249,6 +253,14 @@ class Holdings:
         changed &= ~lost
         for number, same in _parts(after[lost]):
             self.sets.move(number, 0, int(same.sum()))
+
+
+def _keys(blocks: Hashes) -> Keys:
+    return blocks if isinstance(blocks, np.ndarray) else keys_of(blocks)
+
+
+def _plain(blocks: Hashes) -> Sequence[int]:
+    return blocks.tolist() if isinstance(blocks, np.ndarray) else blocks
 
 
 def _parts(numbers: Numbers) -> Iterator[tuple[int, Flags]]:

@@ -23,37 +23,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from router.prefix.arrivals import Arrivals
 from router.prefix.credit import Ints, Matched
+from router.prefix.holder import Holder
 from router.prefix.holdings import SET_BYTES, Holdings
 from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout, Tier
 from router.prefix.matching import Columns, by_slots, leading, reusable
-from router.prefix.prediction import Kept, Predictions
-from router.prefix.table import Keys, keys_of
+from router.prefix.prediction import PREDICTION_BYTES, Kept, Predictions
+from router.prefix.table import FEW, Hashes, keys_of
 
 BLOCK_BYTES = 64
 """Memory of one block in the truth, whoever holds it, at the worst (tools/bench_index.py)."""
 HOLDING_BYTES = 16
 """Memory of one block of one target in the truth, at the worst."""
-
-
-@dataclass(slots=True)
-class _Holder:
-    """One target: its bit in the masks, and what it holds."""
-
-    target: str
-    slot: int
-    bit: int
-    blocks_max: int | None
-    layout: Layout = PLAIN_LAYOUT
-    held: dict[Layer, Arrivals] = field(default_factory=dict)
-
-    def count(self, tier: Tier) -> int:
-        return sum(line.count for layer, line in self.held.items() if layer.tier is tier)
+_GROWTH = max(BLOCK_BYTES + HOLDING_BYTES + SET_BYTES, PREDICTION_BYTES)
+"""Most memory that one block more or less of a target can add, in either layer."""
 
 
 class PrefixIndex:
@@ -62,12 +48,13 @@ class PrefixIndex:
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._holders: dict[str, _Holder] = {}
-        self._by_slot: dict[int, _Holder] = {}
+        self._holders: dict[str, Holder] = {}
+        self._by_slot: dict[int, Holder] = {}
         self._free_slots: list[int] = []
         self._layers: dict[Layer, Holdings] = {PLAIN: Holdings()}
         self._layouts: dict[Layout, int] = {}
         self._holdings = 0
+        self._changes_left = 0
         self._suspended = 0
         self._distrusted = 0
         self._predictions = Predictions()
@@ -96,7 +83,7 @@ class PrefixIndex:
         holder = self._holders.get(target)
         if holder is None:
             slot = heapq.heappop(self._free_slots) if self._free_slots else len(self._holders)
-            holder = _Holder(target, slot, 1 << slot, blocks_max)
+            holder = Holder(target, slot, 1 << slot, blocks_max)
             self._holders[target] = self._by_slot[slot] = holder
             self.generation += 1
         holder.blocks_max = blocks_max
@@ -127,7 +114,7 @@ class PrefixIndex:
         if not layout.is_plain:
             self._layouts[layout] = self._layouts.get(layout, 0) | holder.bit
 
-    def store(self, target: str, hashes: Sequence[int] | Keys, layer: Layer = PLAIN) -> int:
+    def store(self, target: str, hashes: Hashes, layer: Layer = PLAIN) -> int:
         """The target now holds these blocks, given in chain order; gives how many are new to it."""
         holder = self._holders.get(target)
         if holder is None or not len(hashes):
@@ -136,20 +123,17 @@ class PrefixIndex:
         holdings = self._layers.get(layer)
         if holdings is None:
             holdings = self._layers[layer] = Holdings()
-        line = holder.held.get(layer)
-        if line is None:
-            line = holder.held[layer] = Arrivals()
         new = holdings.add(_distinct(hashes), holder.bit)
-        line.came(new)
+        line = holder.came(layer, new)
         self._holdings += len(new)
         if line.is_slack:
             keys = line.all()
             line.renew(keys[holdings.held_by(keys, holder.bit)])
         self._enforce_blocks_max(holder)
-        self._enforce_bytes_max()
+        self._changed(len(new))
         return len(new)
 
-    def remove(self, target: str, hashes: Sequence[int] | Keys, layer: Layer = PLAIN) -> None:
+    def remove(self, target: str, hashes: Hashes, layer: Layer = PLAIN) -> None:
         """The target no longer holds these blocks."""
         holder = self._holders.get(target)
         self.strangers += holder is None
@@ -187,13 +171,13 @@ class PrefixIndex:
         holder = self._holders.get(target)
         if holder is not None:
             self._predictions.add(holder.slot, hashes, expires_at_s)
-            self._enforce_bytes_max()
+            self._changed(len(hashes))
 
     def assume(self, target: str, hashes: Sequence[int], now_s: float, kept: Kept) -> None:
         """The target uses these blocks now, and no event will tell how long it keeps them."""
         if target in self._holders:
             self._predictions.assume(self._holders[target].slot, hashes, now_s, kept)
-            self._enforce_bytes_max()
+            self._changed(len(hashes))
 
     def expire(self, now_s: float) -> None:
         """Drops predictions whose time has come, so many at once at most; `match` does it too."""
@@ -272,9 +256,8 @@ class PrefixIndex:
         """For tests: raises AssertionError if the parts disagree."""
         masks: dict[Layer, dict[int, int]] = {layer: {} for layer in self._layers}
         for holder in self._holders.values():
-            assert holder.bit == 1 << holder.slot
+            holder.check_invariants()
             assert self._by_slot[holder.slot] is holder
-            assert holder.blocks_max is None or holder.count(Tier.DEVICE) <= holder.blocks_max
             for layer, line in holder.held.items():
                 keys = line.all()
                 held = keys[self._layers[layer].held_by(keys, holder.bit)].tolist()
@@ -341,7 +324,7 @@ class PrefixIndex:
     def _by_slots(self, endings: Iterable[tuple[int, int]]) -> Ints:
         return by_slots(list(endings), len(self._holders) + len(self._free_slots) + 1)
 
-    def _holders_in(self, mask: int) -> Iterator[_Holder]:
+    def _holders_in(self, mask: int) -> Iterator[Holder]:
         while mask:
             lowest = mask & -mask
             yield self._by_slot[lowest.bit_length() - 1]
@@ -349,21 +332,28 @@ class PrefixIndex:
 
     # --------------------------------------------------------------- forgetting
 
-    def _forget(self, holder: _Holder, layer: Layer, keys: Keys) -> int:
+    def _forget(self, holder: Holder, layer: Layer, hashes: Hashes) -> int:
         """Takes those of the blocks that the target holds out of the truth; gives how many."""
-        count = len(self._layers[layer].discard(keys, holder.bit))
-        holder.held[layer].went(count)
+        count = self._layers[layer].discard(hashes, holder.bit)
+        holder.went(layer, count)
         self._holdings -= count
+        self._changes_left -= count  # what is left of a set may be one more set
         return count
 
-    def _enforce_blocks_max(self, holder: _Holder) -> None:
-        if holder.blocks_max is None:
-            return
-        while (excess := holder.count(Tier.DEVICE) - holder.blocks_max) > 0:
+    def _enforce_blocks_max(self, holder: Holder) -> None:
+        while (excess := holder.excess) > 0:
             on_device = [layer for layer in holder.held if layer.tier is Tier.DEVICE]
             layer = max(on_device, key=lambda one: holder.held[one].count)
             keys = holder.held[layer].take_oldest(excess)
             self.evicted_over_bound += self._forget(holder, layer, keys)
+
+    def _changed(self, blocks: int) -> None:
+        """So many may be more than before; whether that is too much is looked at only when it can
+        be."""
+        self._changes_left -= blocks
+        if self._changes_left < 0:
+            self._enforce_bytes_max()
+            self._changes_left = (self._bytes_max - self.bytes_used) // _GROWTH
 
     def _enforce_bytes_max(self) -> None:
         while self.bytes_used > self._bytes_max:
@@ -373,7 +363,7 @@ class PrefixIndex:
                 continue
             for mask, count in holdings.evict():
                 for holder in self._holders_in(mask):
-                    holder.held[layer].went(count)
+                    holder.went(layer, count)
                     self._holdings -= count
                     self.evicted_for_memory += count
 
@@ -383,9 +373,9 @@ class PrefixIndex:
                 del self._layers[layer]
 
 
-def _distinct(hashes: Sequence[int] | Keys) -> Keys:
+def _distinct(hashes: Hashes) -> Hashes:
     if isinstance(hashes, np.ndarray):
         return hashes
-    if len(set(hashes)) != len(hashes):
+    if len(hashes) > 1 and len(set(hashes)) != len(hashes):
         hashes = list(dict.fromkeys(hashes))
-    return keys_of(hashes)
+    return hashes if len(hashes) < FEW else keys_of(hashes)

@@ -47,7 +47,7 @@ class Layer:
     group: int = 0
 
     def __hash__(self) -> int:
-        return self.group * len(Tier) + int(self.tier)  # an enum's own is a call into Python
+        return self.group << 2 | self.tier  # an enum's own is a call into Python
 
 
 PLAIN = Layer()

@@ -7,13 +7,13 @@ billion years, and the block is then credited wrongly, which is found out like a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from rhizome.wire.kv_events import EngineHash
 from router.prefix.arrivals import Arrivals
-from router.prefix.table import FEW, BlockTable, Keys, keys_of
+from router.prefix.table import FEW, BlockTable, Hashes, Keys, keys_of
 
 _WORD = 2**64 - 1
 
@@ -30,11 +30,10 @@ def keys_of_names(engine_hashes: Sequence[EngineHash]) -> list[int]:
     return [hash_ & _WORD if type(hash_) is int else key_of(hash_) for hash_ in engine_hashes]
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(NamedTuple):
     """What became of blocks that were stored."""
 
-    ours: Keys
+    ours: Hashes
     """Their hashes in chain order, those of further copies included."""
     unknown: int
     """How many had no name yet."""
@@ -90,13 +89,18 @@ class Names:
         self._renew_line()
         return Added(ours, unknown, contradicted)
 
-    def remove(self, names: Collection[int]) -> tuple[Keys, int]:
+    def remove(self, names: Collection[int]) -> tuple[Hashes, int]:
         """One copy less of each block; gives the hashes of those without any left, and how many of
         the names were known."""
         if self._more and not self._more.keys().isdisjoint(names):
             return self._remove_copies(names)
-        ours = self._ours.pop_many(keys_of(list(names)))
-        gone = ours[ours != 0]
+        gone: Hashes
+        if len(names) < FEW:
+            pop = self._ours.pop
+            gone = [ours for name in names if (ours := pop(name))]
+        else:
+            popped = self._ours.pop_many(keys_of(list(names)))
+            gone = popped[popped != 0]
         self._line.went(len(gone))
         self.copies -= len(gone)
         return gone, len(gone)
@@ -131,27 +135,29 @@ class Names:
     def _add_few(self, blocks: dict[int, int]) -> Added:
         new: list[int] = []
         unknown, contradicted = 0, False
+        table = self._ours
+        table.make_room(len(blocks))
         for name, ours in blocks.items():
-            known = self._ours.get(name)
+            place, known = table.find(name)
             if known:
                 self._more[name] = self._more.get(name, 0) + 1
                 self.copies += 1
                 contradicted |= known != ours
                 continue
             unknown += 1
-            if self._ours.put(name, ours):
+            if table.put_one(name, place, ours):
                 new.append(name)
         self.copies += len(new)
-        self._line.came(keys_of(new))
+        self._line.came(new)
         self._renew_line()
-        return Added(keys_of(list(blocks.values())), unknown, contradicted)
+        return Added(list(blocks.values()), unknown, contradicted)
 
     def _renew_line(self) -> None:
         if self._line.is_slack:
             line = self._line.all()
             self._line.renew(line[self._ours.get_many(line) != 0])
 
-    def _remove_copies(self, names: Collection[int]) -> tuple[Keys, int]:
+    def _remove_copies(self, names: Collection[int]) -> tuple[Hashes, int]:
         last: list[int] = []
         count = 0
         for name in names:

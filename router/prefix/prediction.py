@@ -29,6 +29,7 @@ ENTRY_BYTES = 120
 """Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
 BLOCK_BYTES = 128
 """Memory of one predicted block, whoever is predicted to hold it, at the worst."""
+PREDICTION_BYTES = ENTRY_BYTES + BLOCK_BYTES
 
 _Batch = tuple[float, int, int, Sequence[int]]  # expires_at_s, number, slot, hashes
 

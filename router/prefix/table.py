@@ -11,11 +11,16 @@ buckets with every change, so that no call takes long.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from router.prefix.buckets import SLOT_BYTES, WIDTH, Keys, Numbers, Page, Places, keys_of
 
-__all__ = ["FEW", "BlockTable", "Keys", "Numbers", "keys_of"]
+__all__ = ["FEW", "BlockTable", "Hashes", "Keys", "Numbers", "keys_of"]
+
+Hashes = Sequence[int] | Keys
+"""Blocks as plain numbers where they are few, else as an array."""
 
 _BITS_MIN = 3
 _FULL = 0.8
@@ -54,13 +59,7 @@ class BlockTable:
 
     def get(self, key: int) -> int:
         """The key's number; 0 if there is none."""
-        mixed = (key ^ _OFFSET) * _SPREAD & _WORD
-        for page in self._pages():
-            place = page.find(mixed)
-            if place >= 0:
-                value: int = page.view[place + WIDTH]
-                return value
-        return self._overflow.get(mixed, 0)
+        return self.find(key)[1]
 
     def put(self, key: int, value: int) -> bool:
         """Sets the key's number, above 0; False if there is no room for the key."""
@@ -73,7 +72,9 @@ class BlockTable:
         place = page.find(mixed)
         if place >= 0:
             return place, page.view[place + WIDTH]
-        return -1, 0 if self._old is None and not self._overflow else self.get(key)
+        if self._old is not None and (before := self._old.find(mixed)) >= 0:
+            return -1, self._old.view[before + WIDTH]
+        return -1, self._overflow.get(mixed, 0) if self._overflow else 0
 
     def put_one(self, key: int, place: int, value: int) -> bool:
         """As `put`, of a key just found, and after `make_room`."""
@@ -92,12 +93,16 @@ class BlockTable:
 
     def pop(self, key: int) -> int:
         """Forgets the key; gives its number, 0 if there was none."""
+        return self.pop_found(key, self.find(key)[0])
+
+    def pop_found(self, key: int, place: int) -> int:
+        """The same of a key just found."""
+        if place >= 0:
+            return self._page.remove(place)
         mixed = (key ^ _OFFSET) * _SPREAD & _WORD
-        for page in self._pages():
-            place = page.find(mixed)
-            if place >= 0:
-                return page.remove(place)
-        return self._overflow.pop(mixed, 0)
+        if self._old is not None and (before := self._old.find(mixed)) >= 0:
+            return self._old.remove(before)
+        return self._overflow.pop(mixed, 0) if self._overflow else 0
 
     def get_many(self, keys: Keys) -> Numbers:
         """The keys' numbers, 0 where there is none."""

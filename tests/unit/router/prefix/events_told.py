@@ -12,7 +12,7 @@ from rhizome.wire.kv_events import (
     KVEventBatch,
 )
 from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout
-from router.prefix.table import Keys
+from router.prefix.table import Hashes
 
 BLOCK = 4
 TARGET = "w1"
@@ -35,15 +35,15 @@ class RememberedTruth:
     def credited(self) -> set[int]:
         return set() if self.suspended else self.blocks
 
-    def store(self, target: str, hashes: Keys, layer: Layer) -> int:
+    def store(self, target: str, hashes: Hashes, layer: Layer) -> int:
         assert target == TARGET
         held = self.layers.setdefault(layer, set())
         before = len(held)
-        held.update(hashes.tolist())
+        held.update(map(int, hashes))
         return len(held) - before
 
-    def remove(self, target: str, hashes: Keys, layer: Layer) -> None:
-        self.layers[layer].difference_update(hashes.tolist())
+    def remove(self, target: str, hashes: Hashes, layer: Layer) -> None:
+        self.layers[layer].difference_update(map(int, hashes))
 
     def clear(self, target: str) -> None:
         self.layers.clear()
