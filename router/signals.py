@@ -1,4 +1,7 @@
-"""What this router tells the autoscaler: queue, waits and predicted first-token times per model."""
+"""What this router tells the autoscaler: queue, waits and predicted first-token times per model.
+
+Requests for a model's adapters count as the model's: it is its workers that they need.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from rhizome.clock import Clock
 from rhizome.errors import RequestError, StoreUnavailable
 from rhizome.stores.signals import ModelSignal, SignalBoard
 from router.dispatch import Dispatcher
-from router.fleet import Fleet
+from router.fleet import Fleet, names_of
 from router.gate import Gate
 from router.placement import Assignment
 
@@ -78,19 +81,22 @@ class SignalReporter:
         now_s = self._clock.monotonic_s()
         window_s = max(1e-3, now_s - self._since_s)
         windows, self._windows, self._since_s = self._windows, {}, now_s
+        names: dict[str, set[str]] = {}
+        for record in self._fleet.records():
+            names.setdefault(record.model, set()).update(names_of(record))
         return [
-            self._signal(model, windows.get(model, _Window()), window_s)
-            for model in self._fleet.models()
+            self._signal(model, of_model, windows.get(model, _Window()), window_s)
+            for model, of_model in sorted(names.items())
         ]
 
-    def _signal(self, model: str, window: _Window, window_s: float) -> ModelSignal:
-        waiting_ms = self._gate.oldest_wait_s(model) * 1000
+    def _signal(self, model: str, names: set[str], window: _Window, window_s: float) -> ModelSignal:
+        waiting_ms = max(map(self._gate.oldest_wait_s, names)) * 1000
         return ModelSignal(
             model=model,
             router_id=self._router_id,
             at_wall_s=self._clock.wall_s(),
             window_s=window_s,
-            queued=self._gate.waiting(model),
+            queued=sum(map(self._gate.waiting, names)),
             queue_wait_ms_max=max(window.wait_ms_max, waiting_ms),
             in_flight=self._dispatcher.in_flight(model),
             predicted_ttft_ms_p90=_p90(window.predicted_ttft_ms),
@@ -101,7 +107,8 @@ class SignalReporter:
     def _window(self, model: str) -> _Window:
         if not self._fleet.knows_model(model):
             return _Window()  # not kept: names that nobody serves must not take memory
-        return self._windows.setdefault(model, _Window())
+        record = self._fleet.record_of_model(model)
+        return self._windows.setdefault(model if record is None else record.model, _Window())
 
 
 def _p90(values: deque[float]) -> float | None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import msgspec
 from msgspec.structs import replace
 
 from rhizome.clock import Clock
@@ -39,6 +41,15 @@ class WorkerPlace:
     """The host's name or address."""
     pid: int
     """The process whose end is the worker's end."""
+
+
+class _Model(msgspec.Struct):
+    id: str
+    parent: str | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
 
 
 class WorkerRunner:
@@ -161,10 +172,11 @@ class WorkerRunner:
     async def _start_engine(self) -> None:
         facts = await self._engine.start(self._say)
         self._say("warming up")
-        await _warm_up(facts, self._record.model)
+        adapters = await _first_answers(facts, self._record.model) if facts.generates else ()
         await self._publish(
             state=WorkerState.READY,
             detail="",
+            adapters=adapters,
             url=facts.url,
             api_key=facts.api_key,
             events=facts.events,
@@ -244,21 +256,38 @@ class WorkerRunner:
         return False
 
 
-async def _warm_up(facts: EngineFacts, model: str) -> None:
-    """One answer through the engine's own HTTP, so that the first client does not pay for it."""
-    if not facts.generates:
-        return
+async def _first_answers(facts: EngineFacts, model: str) -> tuple[str, ...]:
+    """Warms the engine up by its own HTTP; returns the adapters that it serves, too."""
     headers = {"Authorization": f"Bearer {facts.api_key}"} if facts.api_key else {}
+    async with aiohttp.ClientSession(facts.url, headers=headers) as session:
+        await _warm_up(session, model)
+        return await _adapters(session, model)
+
+
+async def _warm_up(session: aiohttp.ClientSession, model: str) -> None:
+    """One answer, so that the first client does not pay for it."""
     body = {"model": model, "prompt": [5], "max_tokens": 1, "temperature": 0}
+    status, answer = await _asked(session.post("/v1/completions", json=body))
+    if status != 200:
+        raise EngineFailed(f"the engine answered its first request with {status}: {answer[:300]!r}")
+
+
+async def _adapters(session: aiohttp.ClientSession, model: str) -> tuple[str, ...]:
+    """The LoRA adapters that the engine serves beside the model, by their names."""
+    status, answer = await _asked(session.get("/v1/models"))
+    if status != 200:
+        raise EngineFailed(f"the engine answered /v1/models with {status}: {answer[:300]!r}")
     try:
-        async with (
-            aiohttp.ClientSession(headers=headers) as session,
-            session.post(f"{facts.url}/v1/completions", json=body) as response,
-        ):
-            answer = await response.text()
+        listed = msgspec.json.decode(answer, type=_Models).data
+    except msgspec.MsgspecError as error:
+        raise EngineFailed(f"the engine's /v1/models is not a list of models: {error}") from error
+    return tuple(one.id for one in listed if one.parent == model)
+
+
+async def _asked(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> tuple[int, bytes]:
+    """Status and body; raises `EngineFailed`."""
+    try:
+        async with request as response:
+            return response.status, await response.read()
     except (aiohttp.ClientError, OSError) as error:
-        raise EngineFailed(f"the engine did not answer its first request: {error}") from error
-    if response.status != 200:
-        raise EngineFailed(
-            f"the engine answered its first request with {response.status}: {answer[:300]}"
-        )
+        raise EngineFailed(f"the engine did not answer its first requests: {error}") from error

@@ -16,7 +16,7 @@ from router.admin.views import (
     WorkerView,
 )
 from router.fleet import WorkerView as FleetView
-from router.fleet import targets_of
+from router.fleet import names_of, targets_of
 
 
 def build_workers(parts: Parts) -> APIRouter:
@@ -119,7 +119,7 @@ def _models(parts: Parts) -> list[ModelView]:
     return [
         ModelView(
             model=model,
-            workers=sum(record.model == model for record in records),
+            workers=sum(model in names_of(record) for record in records),
             eligible=len(parts.fleet.eligible(model)),
             in_flight=parts.dispatcher.in_flight(model),
             waiting=parts.gate.waiting(model),

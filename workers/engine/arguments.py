@@ -32,6 +32,8 @@ _TYPED = {
     "max-num-seqs": "max_num_seqs",
     "seed": "seed",
 }
+_ADAPTERS = "lora-modules"
+"""Here also as a mapping of names to paths, as for the simulated engine."""
 _SHORT = {"tp": "tensor-parallel-size", "pp": "pipeline-parallel-size", "dp": "data-parallel-size"}
 _OWNED = frozenset(
     {
@@ -173,6 +175,8 @@ def _refuse_conflict(spec: ModelSpec, given: str, flag: str) -> None:
 
 
 def _flag(flag: str, value: Any) -> list[str]:
+    if flag == _ADAPTERS and isinstance(value, dict):
+        value = [f"{name}={path}" for name, path in value.items()]
     if value is None:
         return []
     if isinstance(value, bool):

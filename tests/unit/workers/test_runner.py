@@ -44,6 +44,7 @@ class FakeEngine:
             raise self.fault
         app = web.Application()
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_get("/v1/models", self._models)
         self._site = web.AppRunner(app)
         await self._site.setup()
         listener = web.TCPSite(self._site, "127.0.0.1", 0)
@@ -67,6 +68,11 @@ class FakeEngine:
         self.stopped += 1
         if self._site is not None:
             await self._site.cleanup()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        model = {"id": "m", "parent": None}
+        return web.json_response({"data": [model, {"id": "pirate", "parent": "m"}, {"id": "else"}]})
 
     async def _complete(self, request: web.Request) -> web.Response:
         assert request.headers["authorization"] == f"Bearer {KEY}"
@@ -164,6 +170,7 @@ async def test_a_worker_is_loading_until_its_engine_has_answered_once(stage: Sta
     assert ready.incarnation == loading.incarnation
     assert (ready.url, ready.api_key, ready.events) == (stage.engine.url, KEY, EVENTS)
     assert (ready.block_size, ready.kv_blocks, ready.detail) == (16, 99, "")
+    assert ready.adapters == ("pirate",)
     await stage.runner.wait_ready()
 
 

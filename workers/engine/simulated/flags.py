@@ -6,9 +6,9 @@ mean what they mean for vLLM. `kv_cache_memory` means nothing: the profile says 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rhizome.errors import SettingsError
 from rhizome.fleet.models import ModelSpec
@@ -30,10 +30,26 @@ class SimulationFlags(BaseModel):
     """KV blocks of one rank, in place of the profile's."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     scheduling_policy: Literal["fcfs", "priority"] | None = None
+    enable_lora: bool = True
+    """As for vLLM; adapters are served either way."""
     lora_modules: dict[str, str] = Field(default_factory=dict)
-    """Adapters: path by served name. The paths are only shown."""
+    """Adapters: path by served name, or `name=path` of each. The paths are only shown."""
+    enable_auto_tool_choice: bool = False
+    tool_call_parser: Literal["hermes"] | None = None
+    """How tool calls are said; read with `enable_auto_tool_choice` only."""
     faults: bool = False
     """Whether clients on loopback may break the worker (`/simulate/fault`)."""
+
+    @field_validator("lora_modules", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        return dict(str(one).split("=", 1) for one in given if "=" in str(one))
+
+    @property
+    def reads_tool_calls(self) -> bool:
+        return self.enable_auto_tool_choice and self.tool_call_parser is not None
 
 
 def read_flags(spec: ModelSpec) -> SimulationFlags:

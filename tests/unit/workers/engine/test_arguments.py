@@ -75,6 +75,11 @@ def test_events_switch_prefix_caching_on_and_are_given_as_json() -> None:
     assert json.loads(value_of(arguments, "--kv-events-config")) == {"endpoint": "ipc:///x"}
 
 
+def test_adapters_may_be_named_in_a_mapping() -> None:
+    arguments = engine_arguments(spec(engine_args={"lora-modules": {"a": "/a", "b": "/b"}}), "m")
+    assert arguments[arguments.index("--lora-modules") :][1:3] == ["a=/a", "b=/b"]
+
+
 def test_more_flags_are_passed_in_the_shape_of_their_value() -> None:
     arguments = engine_arguments(
         spec(
