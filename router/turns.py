@@ -1,7 +1,8 @@
 """Whose turn it is: a job is placed at once, waits in a bounded line, or is refused.
 
 Who waits: jobs that find every worker full, and those that the policy had rather not send yet
-(`router.scheduling.binding`). The worker is chosen when a job leaves the line, not when it enters
+(`router.scheduling.binding`); the latter until their rank in the line at most, since shorter ones
+would overtake them for ever. The worker is chosen when a job leaves the line, not when it enters
 (late binding), and each look at the line plans it from its head: what those ahead will send where
 counts as work there. No I/O and no tasks: whoever waits gives a `Pending` to be told by, a future
 in the router, a simulated request in a simulation. The line is looked at when a prompt is done;
@@ -65,9 +66,8 @@ class Turns:
             first_s <= job.entered_at_s + self._dispatcher.least_prefill_s(job)
         ):
             return None
-        found = self._dispatcher.assign_or_hold(
-            job, may_hold=self._may_hold(job.model, job.entered_at_s)
-        )
+        until_s = job.entered_at_s + self._settings.hold_s_max
+        found = self._dispatcher.assign_or_hold(job, may_hold=self._may_hold(job.model, until_s))
         return found if isinstance(found, Assignment) else None
 
     def wait(self, job: Job, pending: Pending) -> Ticket:
@@ -126,12 +126,12 @@ class Turns:
         self._line.check_invariants()
         assert len(self._line) <= len(self._jobs)
 
-    def _may_hold(self, model: str, since_s: float) -> bool:
-        """Whether a job that has waited since then may wait though there is room for it."""
+    def _may_hold(self, model: str, until_s: float) -> bool:
+        """Whether a job that may wait until then though there is room for it may do so now."""
         settings = self._settings
         return (
             settings.late_binding
-            and self._clock.monotonic_s() - since_s < settings.hold_s_max
+            and self._clock.monotonic_s() < until_s
             and self._line.length(model) <= settings.hold_length_max
         )
 
@@ -148,7 +148,8 @@ class Turns:
         except RequestError as error:
             pending.set_exception(error)
             return None
-        may_hold = self._may_hold(job.model, ticket.entered_at_s)
+        until_s = min(ticket.rank_s, ticket.entered_at_s + self._settings.hold_s_max)
+        may_hold = self._may_hold(job.model, until_s)
         return self._dispatcher.assign_or_hold(job, may_hold=may_hold)
 
     def _too_late(self, ticket: Ticket) -> QueueTimeout:

@@ -112,9 +112,22 @@ def test_what_those_ahead_wait_for_counts_as_work_there() -> None:
     line.send(LONG)
     waiters = [line.wait(8000)[0] for _ in range(3)]
     assert not any(waiter.done() for waiter in waiters)
-    line.bench.clock.advance(9.0)
+    line.bench.clock.advance(2.0)
     line.turns.pump("m")
     assert not any(waiter.done() for waiter in waiters)
+
+
+def test_nobody_is_held_for_longer_than_his_own_prompt_takes() -> None:
+    line = Line()
+    line.send(LONG)
+    line.send(LONG)
+    waiter, _ = line.wait(4000)
+    line.bench.clock.advance(0.9)
+    line.turns.tick()
+    assert not waiter.done()
+    line.bench.clock.advance(0.3)
+    line.turns.tick()
+    assert waiter.result is not None
 
 
 def test_nobody_waits_longer_than_the_bound_while_there_is_room() -> None:
