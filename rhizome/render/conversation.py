@@ -19,6 +19,8 @@ Message = dict[str, Any]
 
 _BILLING_HEADER = "x-anthropic-billing-header"
 """A line that changes with every request of one client; vLLM drops it from system prompts."""
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
+"""Whose messages of a role and a text have nothing else that a template gets."""
 _TEXT_FIELDS = {"text": "text", "refusal": "refusal", "thinking": "thinking"}
 """Types of text parts, and the field that holds each one's text."""
 _MEDIA = frozenset(
@@ -56,7 +58,9 @@ _KNOWN_PART_FIELDS = _MEDIA | frozenset(
 
 def conversation_of(messages: Sequence[Any], content_format: ContentFormat) -> list[Message]:
     """The messages as the template gets them; the given ones are not changed."""
-    return [_message(message, content_format) for message in messages]
+    return [
+        _plain(message, content_format) or _message(message, content_format) for message in messages
+    ]
 
 
 def tools_of(tools: Any) -> list[dict[str, Any]] | None:
@@ -71,9 +75,10 @@ def tools_of(tools: Any) -> list[dict[str, Any]] | None:
 def has_media(messages: Iterable[Any]) -> bool:
     """Whether some message has a part that is not text."""
     for message in messages:
-        content = message.get("content") if isinstance(message, Mapping) else None
-        if isinstance(content, list) and any(map(_is_media, content)):
-            return True
+        if isinstance(message, dict):
+            content = message.get("content")
+            if isinstance(content, list) and any(map(_is_media, content)):
+                return True
     return False
 
 
@@ -93,6 +98,20 @@ def without_developer(conversation: list[Message]) -> list[Message]:
     texts = [_joined(converted[index].get("content", "")) for index in places]
     merged = {"role": "system", "content": "\n\n".join(text for text in texts if text)}
     return [merged, *(message for message in converted if message["role"] != "system")]
+
+
+def _plain(message: Any, content_format: ContentFormat) -> Message | None:
+    """What `_message` makes of a role and a text, which most messages are; None for all others."""
+    if type(message) is not dict or len(message) != 2:
+        return None
+    role, content = message.get("role"), message.get("content")
+    if not (isinstance(role, str) and isinstance(content, str) and role in _PLAIN_ROLES):
+        return None
+    if role == "system" and content.startswith(_BILLING_HEADER):
+        return None
+    if content_format == "string":
+        return {"role": role, "content": content}
+    return {"role": role, "content": [{"type": "text", "text": content}]}
 
 
 def _message(message: Any, content_format: ContentFormat) -> Message:

@@ -30,6 +30,7 @@ ROUNDS_MAX = 1_000_000
 """Rounds of all loops and macro calls of one rendering."""
 _ROUNDS_PER_LOOK = 64
 _TICK = "rhizome_tick"
+_OF_DICTS = frozenset(dir(dict))
 _CONTINUED = "CONTINUE_FINAL_MESSAGE_TAG "
 _FAULTS = (
     ArithmeticError,
@@ -83,7 +84,7 @@ class ChatTemplate:
             self.content_format: ContentFormat = detect_content_format(tree)
             _count_rounds(tree, environment)
             self._template = jinja2.Template.from_code(
-                environment, environment.compile(tree), environment.make_globals(None)
+                environment, environment.compile(tree), dict(environment.globals)
             )
         except (*_FAULTS, SyntaxError) as error:
             raise TemplateBroken(f"{type(error).__name__}: {error}") from error
@@ -113,9 +114,8 @@ class ChatTemplate:
     ) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in self._template.generate(
-            {**variables, "messages": messages, _TICK: budget.tick}
-        ):
+        context = self._template.new_context({**variables, "messages": messages, _TICK: budget})
+        for piece in self._template.root_render_func(context):
             size += len(piece)
             if size > CHARS_MAX:
                 raise CannotRender(Why.OUTPUT_TOO_LONG)
@@ -180,6 +180,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
         self._clock = clock
         self.filters["tojson"] = _tojson
+        self.filters[_TICK] = Budget.tick
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = self._strftime_now
 
@@ -194,6 +195,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             if repeats and len(sequence) * times > CHARS_MAX:
                 raise SecurityError("a repetition is too long")
         return super().call_binop(context, operator, left, right)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As the sandbox does it, which tries for a field of an object twice by an exception."""
+        if type(obj) is dict and attribute not in _OF_DICTS:
+            if attribute in obj:
+                return obj[attribute]
+            return self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
 
     def _strftime_now(self, pattern: str) -> str:
         local = datetime.fromtimestamp(self._clock.wall_s(), tz=UTC).astimezone()
@@ -224,7 +233,8 @@ def _count_rounds(tree: nodes.Template, environment: jinja2.Environment) -> None
     """Makes every loop and macro of the tree call the budget at each round."""
     blocks: list[nodes.For | nodes.Macro] = [*tree.find_all(nodes.For), *tree.find_all(nodes.Macro)]
     for block in blocks:
-        tick = nodes.ExprStmt(nodes.Call(nodes.Name(_TICK, "load"), [], [], None, None))
+        budget = nodes.Name(_TICK, "load")
+        tick = nodes.ExprStmt(nodes.Filter(budget, _TICK, [], [], None, None))
         tick.set_lineno(block.lineno)
         tick.set_environment(environment)
         block.body.insert(0, tick)

@@ -118,3 +118,14 @@ def test_tool_call_arguments_become_objects() -> None:
         (seen,) = conversation_of([message], "string")
         assert seen["tool_calls"][0]["function"]["arguments"] == parsed
         assert message["tool_calls"][0]["function"]["arguments"] == arguments
+
+
+def test_plain_messages_are_read_like_all_others() -> None:
+    for role in ("system", "user", "assistant", "tool", "developer", "critic"):
+        for content in ("", "Hello", "x-anthropic-billing-header: 1", "two\nlines"):
+            for content_format in ("string", "openai"):
+                plain: list[dict[str, Any]] = [{"role": role, "content": content}]
+                longer = [{"role": role, "content": content, "refusal": None}]
+                assert conversation_of(plain, content_format) == conversation_of(
+                    longer, content_format
+                )
