@@ -31,7 +31,12 @@ Tokenizer = Annotated[
     typer.Option(help="The model's directory; needed unless the server's `root` is on this host."),
 ]
 WorkloadName = Annotated[
-    str, typer.Option("--workload", "-w", help="See `rhizome loadtest workloads`.")
+    str | None,
+    typer.Option(
+        "--workload",
+        "-w",
+        help="See `rhizome loadtest workloads`; `mooncake` with --trace, else `sessions`.",
+    ),
 ]
 Trace = Annotated[Path | None, typer.Option(help="A trace in Mooncake's format, JSONL or .gz.")]
 Curve = Annotated[
@@ -80,7 +85,7 @@ Flags = Mapping[str, tuple[Any, Any]]
 """What a flag is, and its default, by the name that the command gets it under."""
 WORKLOAD: Flags = MappingProxyType(
     {
-        "workload": (WorkloadName, "sessions"),
+        "workload": (WorkloadName, None),
         "trace": (Trace, None),
         "curve": (Curve, None),
         "settings": (Settings, None),
@@ -143,7 +148,7 @@ def aim_of(given: dict[str, Any], rate_per_s: float | None) -> Aim:
     from loadtest.running import Aim
 
     choice = Choice(
-        name=given["workload"],
+        name=given["workload"] or ("sessions" if given["trace"] is None else "mooncake"),
         settings=_pairs(given["settings"], "--set"),
         trace=None if given["trace"] is None else str(given["trace"]),
         curve=given["curve"],

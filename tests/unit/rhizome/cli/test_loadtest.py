@@ -31,7 +31,8 @@ async def invoked(*words: object) -> Result:
     [
         (["--model", "x"], 11, "does not serve the model 'x'"),
         (["-w", "sesions"], 2, "did you mean 'sessions'"),
-        (["-w", "mooncake", "--trace", "none.jsonl"], 10, "none.jsonl cannot be read"),
+        (["--trace", "none.jsonl"], 10, "none.jsonl cannot be read"),
+        (["-w", "agents", "--trace", "none.jsonl"], 2, "a trace does not fit"),
         (["-w", "mooncake", "--set", "block_tokens=16"], 10, ":1: 6758 tokens are 423 blocks"),
         (["-w", "mooncake", "--real-answers"], 2, "fed back in chats only"),
         (["--curve", "none.csv"], 10, "none.csv cannot be read"),
