@@ -25,6 +25,7 @@ from rhizome.tasks import Tasks
 from router.admin.app import admin_front
 from router.admin.audit import AuditLog
 from router.admin.parts import Parts
+from router.admin.steering import BY_HAND
 from router.admin.tenants import Tenants
 from router.batch.records import batch_directory
 from router.batch.routes import build_batch_router
@@ -34,6 +35,7 @@ from router.catalog.source import CatalogSource
 from router.core import Core, build_core
 from router.decisions.ring import DecisionRing
 from router.delivery import Delivery
+from router.discovery.by_hand import HandBook
 from router.discovery.prober import Prober
 from router.discovery.registry import RegistryDiscovery
 from router.discovery.static import StaticDiscovery
@@ -101,6 +103,7 @@ class _Ground:
     core: Core
     plane: EventPlane
     tenants: Tenants
+    by_hand: HandBook
 
 
 @asynccontextmanager
@@ -138,6 +141,7 @@ async def _ground(
         core=core,
         plane=plane,
         tenants=Tenants(),
+        by_hand=HandBook(settings.router.admin.workers_file),
     )
 
 
@@ -204,6 +208,7 @@ def _router(ground: _Ground, service: Service, static: StaticDiscovery) -> Route
     steered = Parts(
         service=service,
         static=static,
+        by_hand=ground.by_hand,
         desired=ground.stores.desired,
         shares_registry=ground.stores.shared,
         keys=ring,
@@ -311,8 +316,11 @@ def _watch_static(ground: _Ground) -> StaticDiscovery:
     fleet, session, clock = ground.core.fleet, ground.session, ground.clock
     settings = ground.settings.router
     discovery = settings.discovery
-    workers, timeout_s = parse_static_workers(settings.workers), discovery.probe_timeout_s
-    static = StaticDiscovery(workers, fleet, session, clock, timeout_s)
+    workers = {one.worker_id: one for one in ground.by_hand.workers}
+    workers |= {one.worker_id: one for one in parse_static_workers(settings.workers)}
+    timeout_s = discovery.probe_timeout_s
+    static = StaticDiscovery(tuple(workers.values()), fleet, session, clock, timeout_s)
+    fleet.drain(ground.by_hand.drained, by=BY_HAND)
     ground.tasks.start("static-workers", static.run())
     ground.tasks.start("prober", Prober(fleet, session, clock, discovery, static.recheck).run())
     return static

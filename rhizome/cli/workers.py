@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         name: NameOption = None,
         config: ConfigOption = None,
     ) -> None:
-        """Add a worker to each router, until that router ends."""
+        """Add a worker to each router, until that router ends; for longer set its workers_file."""
         from router.discovery.static_worker import parse_static_worker
 
         new = parse_static_worker(worker)

@@ -213,6 +213,9 @@ class AdminSettings(Slice):
     allow_anonymous: bool = False
     """Serve it without keys, on loopback only; where this is not set and there are none, it is
     off."""
+    workers_file: Path | None = None
+    """File in which workers that are added here, and drains of workers given by hand, outlive the
+    router (it holds the workers' keys); absent: they end with the router."""
 
 
 class TrustSettings(Slice):

@@ -9,6 +9,7 @@ from rhizome.stores.desired import DesiredState
 from router.admin.audit import AuditLog
 from router.admin.tenants import Tenants
 from router.decisions.ring import DecisionRing
+from router.discovery.by_hand import HandBook
 from router.discovery.static import StaticDiscovery
 from router.dispatch import Dispatcher
 from router.fleet import Fleet
@@ -23,6 +24,7 @@ class Parts:
 
     service: Service
     static: StaticDiscovery
+    by_hand: HandBook
     desired: DesiredState
     shares_registry: bool
     """Whether there is a registry whose workers other processes see, too."""

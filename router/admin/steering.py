@@ -7,7 +7,8 @@ from router.admin.parts import Parts
 from router.admin.views import NewWorker
 from router.discovery.static_worker import StaticWorker, static_worker
 
-_BY_HAND = "admin"
+BY_HAND = "admin"
+"""Who asked for the drains of workers given by hand, as the fleet knows it."""
 
 
 class Steering:
@@ -18,12 +19,12 @@ class Steering:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._drained: set[str] = set()
 
     def add(self, worker: StaticWorker) -> str:
         """Raises `Conflict` where it is here already."""
         self._parts.static.add(worker)
-        return "added; it gets requests when it has answered"
+        self._parts.by_hand.add(worker)
+        return "added; it gets requests when it has answered" + self._how_long()
 
     async def remove(self, worker_id: str) -> str:
         """Raises `InvalidRequest` for a worker of the registry, `UnknownObject` for none."""
@@ -33,14 +34,18 @@ class Steering:
                 f"{worker_id} is a worker of the registry: `rhizome scale` changes their number, "
                 "and a drain keeps requests from it"
             )
-        self._set_drained(worker_id, False)
-        return "removed; what runs there may finish"
+        was_added = worker_id in self._parts.by_hand
+        self._parts.by_hand.remove(worker_id)
+        self._apply_drains()
+        back = "" if was_added else "; it is in the settings, so it is back after a restart"
+        return f"removed; what runs there may finish{back}"
 
     async def drain(self, worker_id: str, for_s: float) -> str:
         """Raises `UnknownObject` or `StoreUnavailable`."""
         if worker_id in self._parts.static:
-            self._set_drained(worker_id, True)
-            return "gets nothing new from this router"
+            self._parts.by_hand.drain(worker_id)
+            self._apply_drains()
+            return "gets nothing new from this router" + self._how_long()
         self._require_registered(worker_id)
         await self._parts.desired.request_drain(worker_id, for_s)
         return f"gets nothing new from any router for {for_s:g} s"
@@ -48,18 +53,20 @@ class Steering:
     async def resume(self, worker_id: str) -> str:
         """Raises `UnknownObject` or `StoreUnavailable`."""
         if worker_id in self._parts.static:
-            self._set_drained(worker_id, False)
+            self._parts.by_hand.resume(worker_id)
+            self._apply_drains()
         else:
             self._require_registered(worker_id)
             await self._parts.desired.cancel_drain(worker_id)
         return "may get requests again"
 
-    def _set_drained(self, worker_id: str, is_drained: bool) -> None:
-        if is_drained:
-            self._drained.add(worker_id)
-        else:
-            self._drained.discard(worker_id)
-        self._parts.fleet.drain(frozenset(self._drained), by=_BY_HAND)
+    def _apply_drains(self) -> None:
+        self._parts.fleet.drain(self._parts.by_hand.drained, by=BY_HAND)
+
+    def _how_long(self) -> str:
+        if self._parts.by_hand.is_kept:
+            return ""
+        return ", until the router ends (router.admin.workers_file keeps it longer)"
 
     def _require_registered(self, worker_id: str) -> None:
         parts = self._parts

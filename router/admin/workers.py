@@ -34,7 +34,8 @@ def build_workers(parts: Parts) -> APIRouter:
 
     @routes.post("/workers", status_code=201)
     async def add_worker(new: NewWorker, request: Request) -> Done:
-        """Adds a worker to this router until it ends; it joins when it answers."""
+        """Adds a worker to this router, until it ends or, with `router.admin.workers_file`, until
+        it is removed; it joins when it answers."""
         worker = worker_of(new)
         request.state.audit_note = f"worker {worker.worker_id}"
         return done(worker.worker_id, steering.add(worker))

@@ -70,10 +70,8 @@ class StaticDiscovery:
         self._start(worker)
 
     async def remove(self, worker_id: str) -> bool:
-        """Forgets the worker, whose running requests may finish; False for one not given by hand.
-
-        One of the settings is back after a restart.
-        """
+        """Forgets the worker, whose running requests may finish; False for one not given by
+        hand."""
         if self._workers.pop(worker_id, None) is None:
             return False
         keeping = self._keeping.pop(worker_id, None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
 import pytest
 
+from rhizome.errors import SettingsError
+from router.discovery.by_hand import HandBook
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api
-from tests.unit.router.admin.rig import send
+from tests.unit.router.admin.rig import send, serving
 
 
 async def test_workers_are_added_drained_resumed_and_removed_by_hand(
@@ -85,3 +88,46 @@ async def test_a_worker_that_is_not_here_cannot_be_drained(
     assert (await http.post("/workers/none/drain", json={})).status_code == 404
     assert (await http.delete("/workers/none/drain")).status_code == 404
     assert (await http.post("/workers/none/drain", json={"for_s": 0})).status_code == 400
+
+
+async def test_what_was_done_by_hand_is_known_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "workers.json"
+    new = {"url": "http://127.0.0.1:9", "key": "worker-key", "events": "tcp://127.0.0.1:10"}
+    async with serving(router__admin__workers_file=file) as (_, http):
+        for port in (9, 8):
+            added = await http.post("/workers", json={**new, "url": f"http://127.0.0.1:{port}"})
+            assert "until" not in added.json()["done"]
+        assert (await http.post("/workers/127.0.0.1:9/drain", json={})).status_code == 200
+        assert (await http.delete("/workers/127.0.0.1:8")).status_code == 200
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(file.parent.iterdir()) == [file]
+    async with serving(router__admin__workers_file=file) as (api, http):
+        listed = (await http.get("/workers")).json()["workers"]
+        assert [one["worker"] for one in listed] == ["127.0.0.1:9"]
+        api.router.fleet.upsert(FakeEngine(url="http://127.0.0.1:9").record("127.0.0.1:9"), 0.0)
+        assert (await http.get("/workers")).json()["workers"][0]["state"] == "draining"
+        assert HandBook(file).workers[0].key == "worker-key"
+        assert (await http.delete("/workers/127.0.0.1:9/drain")).status_code == 200
+        assert not api.router.fleet.views()[0].draining
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+async def test_what_is_not_kept_says_so(tmp_path: Path, is_asked_for: bool) -> None:
+    taken = tmp_path / "taken"
+    file = taken / "workers.json" if is_asked_for else None
+    flags = {"router__admin__workers_file": file, "router__workers": ("http://127.0.0.1:7",)}
+    async with serving(**flags) as (_, http):
+        taken.write_text("no directory: nothing can be written in it")
+        added = await http.post("/workers", json={"url": "http://127.0.0.1:9"})
+        assert "until the router ends" in added.json()["done"]
+        removed = await http.delete("/workers/127.0.0.1:9")
+        assert "restart" not in removed.json()["done"]
+        of_settings = await http.delete("/workers/127.0.0.1:7")
+        assert "back after a restart" in of_settings.json()["done"]
+
+
+def test_a_file_that_makes_no_sense_is_refused_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "workers.json"
+    file.write_text('{"workers": [{}]}')
+    with pytest.raises(SettingsError, match="by hand"):
+        HandBook(file)
