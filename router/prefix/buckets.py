@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,6 @@ WIDTH = 8
 SLOT_BYTES = 16
 _ROW = 2 * WIDTH
 _ROW_SHIFT = 4
-_SLOT_BITS = 3
 
 _numbers_at = struct.Struct(f"{WIDTH}Q").unpack_from
 _CROWDED = 2
@@ -34,6 +34,8 @@ _SECOND = 16
 _BYTES_SUMMED = np.uint64(0x0101010101010101)
 _TOP_BYTE = np.uint64(56)
 """Eight bytes, multiplied so, have their sum in the top one."""
+_SLOTS_OF_BYTES = np.uint64(0x0001020304050607 if sys.byteorder == "little" else 0x0706050403020100)
+"""Eight bytes of which one is 1, multiplied so, have the place of that one in the top one."""
 
 
 def keys_of(numbers: Sequence[int]) -> Keys:
@@ -148,13 +150,11 @@ class Page:
 
     def _probe(self, mixed: Keys, buckets: Places) -> Places:
         """The keys' places in these buckets, -1 where there is none."""
-        hits = (self._lines.take(buckets << 1, 0) == mixed[:, None]).ravel().nonzero()[0]
-        keys = hits >> _SLOT_BITS
-        found: Places = (buckets.take(keys) << _ROW_SHIFT) + (hits & WIDTH - 1)
-        if len(found) == len(mixed):
-            return found
-        places = np.full(len(mixed), -1)
-        places[keys] = found
+        hits = (self._lines.take(buckets << 1, 0) == mixed[:, None]).view(np.uint64).ravel()
+        slots = (hits * _SLOTS_OF_BYTES >> _TOP_BYTE).view(np.intp)
+        places: Places = (buckets << _ROW_SHIFT) + slots
+        if not hits.all():
+            places[hits == 0] = -1
         return places
 
     def _put(self, mixed: Keys, values: Numbers) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,8 @@ _STAMP = 1 << 32
 _STEPS = np.arange(4096, dtype=np.uint64) << _HALF
 _BUCKETS_PER_LOOK = 512
 _SHARE_TO_EVICT = 0.125
+_FEW_LOOKS = 12
+"""Below so many blocks one look after the other is quicker than all at once."""
 
 
 @dataclass(slots=True)
@@ -133,12 +135,19 @@ class Holdings:
         self._table.pop_many(keys[gone])
         return int(held.sum())
 
-    def along(self, keys: Keys, *, touch: bool) -> Numbers:
+    def holds(self, block: int) -> bool:
+        """Whether anybody holds the block."""
+        return self._table.get(block) != 0
+
+    def along(self, blocks: Hashes, *, touch: bool) -> Numbers:
         """The number of the set that holds each block; `touch` keeps the blocks from going soon,
         the first ones longest."""
+        if len(blocks) < _FEW_LOOKS:
+            return self._along_few(_plain(blocks), touch=touch)
+        keys = _keys(blocks)
         entries, places = self._table.find_many(keys)
         numbers = entries & _LOWER
-        if touch and self._is_stale(entries):
+        if touch and self._is_stale(self._oldest(entries)):
             self._table.mark(places, numbers | self._stamps(len(keys)))
         return numbers
 
@@ -201,13 +210,29 @@ class Holdings:
         )
         return stamps
 
-    def _is_stale(self, entries: Numbers) -> bool:
-        """Whether one of the blocks found was not asked for lately, which is while fewer than an
-        eighth of all blocks were; to mark the same blocks each time would be lost work."""
-        found = entries if entries.all() else entries[entries != 0]
-        if not len(found):
-            return False
-        return self._clock - (int(found.min()) >> 32) > len(self._table) >> 3
+    def _is_stale(self, entry: int) -> bool:
+        """Whether a block was not asked for lately, which is while fewer than an eighth of all
+        blocks were; to mark the same blocks each time would be lost work."""
+        return entry != 0 and self._clock - (entry >> 32) > len(self._table) >> 3
+
+    @staticmethod
+    def _oldest(entries: Numbers) -> int:
+        """The lowest of those found, 0 if there is none."""
+        lowest = int(entries.min())
+        if not lowest and entries.any():
+            lowest = int(entries[entries != 0].min())
+        return lowest
+
+    def _along_few(self, blocks: Sequence[int], *, touch: bool) -> Numbers:
+        found = [self._table.find(block) for block in blocks]
+        numbers = [entry & 0xFFFFFFFF for _, entry in found]
+        if touch and self._is_stale(min((entry for _, entry in found if entry), default=0)):
+            stamp = self._latest(len(blocks))
+            for block, number, (place, _) in zip(blocks, numbers, found, strict=True):
+                if number:
+                    self._table.put_one(block, place, number | stamp)
+                stamp -= _STAMP
+        return np.array(numbers, np.uint64)
 
     def _add_few(self, blocks: Sequence[int], bit: int) -> list[int]:
         table, sets, new = self._table, self.sets, []

@@ -23,7 +23,7 @@ Run = tuple[int, int, int]
 """Blocks from the first to before the second number, and the targets that hold them as bitmask."""
 Ending = tuple[int, int]
 """Targets, as bitmask, and the number of leading blocks that they reuse."""
-_LOOKED_AT_FIRST = 128
+_NARROWED_TO = 16
 _FEW_SLOTS = 24
 """Up to so many, one by one is quicker than all at once."""
 
@@ -64,7 +64,7 @@ class Columns:
     @cached_property
     def _guessed(self) -> tuple[Sequence[int], Numbers]:
         """The sets of targets that are predicted to hold a block, and which of them each is."""
-        return _numbered(self._predicted, self._hashes)
+        return _numbered([self._predicted.get(block, 0) for block in self._hashes])
 
     def _predicted_runs(self) -> Iterator[Run]:
         """Runs of the blocks that are predicted, as far as any is."""
@@ -85,25 +85,38 @@ class Columns:
         if not len(truth):
             yield from self._predicted_runs()
             return
-        begin, looked_at = 0, _LOOKED_AT_FIRST
-        while begin < len(self._hashes):  # most prompts part from all others somewhere
-            end = begin + looked_at
-            yield from self._plain_runs_of(truth, self._hashes[begin:end], begin)
-            begin, looked_at = end, 4 * looked_at
-
-    def _plain_runs_of(self, truth: Holdings, part: Sequence[int], start: int) -> Iterator[Run]:
-        """The same of a part of the prompt that begins with block `start`."""
-        numbers = truth.along(keys_of(part), touch=True)
+        part = self._hashes[: self._reach(truth)]
+        if not part:
+            return
+        numbers = truth.along(part, touch=True)
         masks, trusted = truth.sets.masks, self._trusted
-        if not self._predicted or self._predicted.keys().isdisjoint(part):
+        guess = 0
+        if self._predicted and not self._predicted.keys().isdisjoint(part):
+            found = list(map(self._predicted.get, part, repeat(0)))
+            guess = found[0] if found.count(found[0]) == len(found) else -1
+        if guess >= 0:
             begins, (held,) = _runs([numbers])
             for begin, end, number in zip(begins, begins[1:], held, strict=False):
-                yield start + begin, start + end, masks[number] & trusted
+                yield begin, end, masks[number] & trusted | guess
             return
-        guesses, places = _numbered(self._predicted, part)
+        guesses, places = _numbered(found)
         begins, (held, guessed) = _runs([numbers, places])
         for begin, end, number, guess in zip(begins, begins[1:], held, guessed, strict=False):
-            yield start + begin, start + end, masks[number] & trusted | guesses[guess]
+            yield begin, end, masks[number] & trusted | guesses[guess]
+
+    def _reach(self, truth: Holdings) -> int:
+        """Blocks after which there is one that nobody holds, if any is left: most prompts part from
+        all others somewhere, and what comes then need not be looked at."""
+        low, high = 0, len(self._hashes)
+        place = high - 1
+        while high - low > _NARROWED_TO:
+            block = self._hashes[place]
+            if block in self._predicted or truth.holds(block):
+                low = place + 1
+            else:
+                high = place
+            place = (low + high) // 2
+        return high
 
     def tier_runs(self, tiers: Sequence[Tier]) -> list[Run]:
         """Runs of the blocks that lie in any of the tiers, in the first group."""
@@ -183,8 +196,12 @@ def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
         return np.array(depths, np.int64)
     if not endings:
         return np.zeros(slots, np.int64)
-    masks, reused = zip(*endings, strict=True)
     length = slots + 7 >> 3
+    if len(endings) == 1:
+        mask, depth = endings[0]
+        held = np.frombuffer(mask.to_bytes(length, "little"), np.uint8)
+        return np.unpackbits(held, bitorder="little", count=slots).astype(np.int64) * depth
+    masks, reused = zip(*endings, strict=True)
     data = b"".join([mask.to_bytes(length, "little") for mask in masks])
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
     # No target is in two masks, so that the sum over them is the one that it is in.
@@ -261,11 +278,10 @@ def _runs(columns: Sequence[Numbers]) -> tuple[list[int], list[list[int]]]:
     return [0, *begins.tolist(), count], found
 
 
-def _numbered(masks: Mapping[int, int], blocks: Sequence[int]) -> tuple[Sequence[int], Numbers]:
-    """The masks of these blocks, each once, and which of them each block has."""
-    found = list(map(masks.get, blocks, repeat(0)))
-    places = {mask: place for place, mask in enumerate(dict.fromkeys(found))}
-    numbers = np.fromiter(map(places.__getitem__, found), np.uint64, len(found))
+def _numbered(masks: Sequence[int]) -> tuple[Sequence[int], Numbers]:
+    """The masks, each once, and which of them each block has."""
+    places = {mask: place for place, mask in enumerate(dict.fromkeys(masks))}
+    numbers = np.fromiter(map(places.__getitem__, masks), np.uint64, len(masks))
     return list(places), numbers
 
 
