@@ -137,7 +137,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 def is_ready(router: RouterProcess) -> bool:
     try:
-        return httpx.get(f"{router.url}/health/ready").status_code == 200
+        return httpx.get(f"{router.url}/health/ready", timeout=30).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -146,7 +146,7 @@ def know_their_workers(router: RouterProcess, processes: int) -> bool:
     """Whether so many processes behind one port can all serve."""
     key = {"authorization": "Bearer the-admin-key"}
     try:
-        answer = httpx.get(f"{router.admin}/admin/v1/workers", headers=key)
+        answer = httpx.get(f"{router.admin}/admin/v1/workers", headers=key, timeout=30)
     except httpx.HTTPError:
         return False
     found = answer.json().get("routers", [])

@@ -101,7 +101,7 @@ async def test_another_router_continues_it(
     first = await ask(http)
     async with running(valkey_url, namespace) as other:
         other.join(engine)
-        async with httpx.AsyncClient(base_url=other.url, headers=MINE) as there:
+        async with httpx.AsyncClient(base_url=other.url, headers=MINE, timeout=30) as there:
             await ask(there, input="And then?", previous_response_id=first["id"])
     assert len(engine.requests[-1]["input"]) == 3
 
@@ -181,7 +181,7 @@ async def test_work_in_the_background_is_cancelled_by_any_router(
     here, there = (f"/v1/responses/{one['id']}" for one in begun)
     assert (await http.post(here + "/cancel")).json()["status"] == "cancelled"
     async with running(valkey_url, namespace) as other:
-        async with httpx.AsyncClient(base_url=other.url, headers=MINE) as elsewhere:
+        async with httpx.AsyncClient(base_url=other.url, headers=MINE, timeout=30) as elsewhere:
             assert (await elsewhere.post(there + "/cancel")).json()["status"] == "cancelled"
     await eventually(lambda: engine.aborted == 2)
     for path in (here, there):
@@ -219,7 +219,7 @@ async def test_a_conversation_that_is_too_long_is_answered_but_not_kept(
 ) -> None:
     async with running(valkey_url, namespace, router__responses__bytes_max=2048) as api:
         api.join(engine)
-        async with httpx.AsyncClient(base_url=api.url, headers=MINE) as http:
+        async with httpx.AsyncClient(base_url=api.url, headers=MINE, timeout=30) as http:
             found = await ask(http, input="x" * 4096)
             assert (await http.get(f"/v1/responses/{found['id']}")).status_code == 404
 

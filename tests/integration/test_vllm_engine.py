@@ -139,7 +139,7 @@ async def test_a_chat_is_answered_with_the_key_only(llama: Running) -> None:
     answer = await llama.http.post("/v1/chat/completions", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["prompt_tokens"] > 10
-    async with httpx.AsyncClient(base_url=llama.facts.url) as stranger:
+    async with httpx.AsyncClient(base_url=llama.facts.url, timeout=30) as stranger:
         assert (await stranger.post("/v1/chat/completions", json=body)).status_code == 401
         assert (await stranger.get("/health")).status_code == 200
         assert (await stranger.get("/metrics")).status_code == 401

@@ -217,12 +217,17 @@ async def _event(response: web.StreamResponse, value: dict[str, Any]) -> None:
     await asyncio.sleep(0)
 
 
+async def _is_well(request: web.Request) -> web.Response:
+    return web.Response()
+
+
 @asynccontextmanager
 async def running_engine(engine: FakeEngine) -> AsyncIterator[FakeEngine]:
     """Serves the engine on a free loopback port."""
     app = web.Application(client_max_size=64 * 2**20)
     for path in ENDPOINT_OF:
         app.router.add_post(path, engine.answer)
+    app.router.add_get("/health", _is_well)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -233,7 +233,10 @@ async def test_affinity_is_off_where_nothing_is_kept(
 
 async def test_anthropics_key_header_is_taken() -> None:
     async with running_api(settings_with(router__api_keys=["rzk-1"])) as api:
-        async with httpx.AsyncClient(base_url=api.url) as http, running_engine(FakeEngine()) as one:
+        async with (
+            httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+            running_engine(FakeEngine()) as one,
+        ):
             api.join(one)
             good = await http.post("/v1/messages", json=MESSAGE, headers={"x-api-key": "rzk-1"})
             assert good.status_code == 200

@@ -23,6 +23,8 @@ import router.renderings as renderings_module
 from rhizome.clock import ManualClock
 from rhizome.errors import NoHealthyWorker
 from rhizome.render.outcomes import CannotRender, Why
+from rhizome.render.remembering import TokenPart
+from rhizome.render.renderer import one_part
 from router.faults import Faults, Part, Patience
 from router.scheduling.choosing import choice, lowest
 from tests.support.fake_engine import FakeEngine, running_engine
@@ -44,8 +46,8 @@ class FakeRenderer:
     def __init__(self, act: Callable[[], Any]) -> None:
         self._act = act
 
-    def chat_ids(self, body: object, limit_s: float) -> Any:
-        return self._act()
+    def chat_parts(self, body: object, limit_s: float) -> list[TokenPart]:
+        return one_part(self._act())
 
 
 @dataclass
@@ -234,6 +236,8 @@ async def served(injection: Injection, tokenizer: Path) -> tuple[Counter[str], l
         engines = [
             await stack.enter_async_context(running_engine(FakeEngine())) for _ in range(WORKERS)
         ]
+        for name in ("observe_first_token", "observe_decode"):  # the machine's load is no fault
+            setattr(api.router.dispatcher.speeds, name, giving(None))
         injection.inject(api)
         api.join(*engines, block_size=16)
         await asyncio.sleep(0.05)

@@ -174,7 +174,10 @@ async def test_full_workers_make_a_line_and_a_full_line_refuses() -> None:
     settings = settings_with(
         router__admission__in_flight_max_per_worker=1, router__admission__queue_length_max=1
     )
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(FakeEngine(hold=asyncio.Event())) as engine:
             api.join(engine)
             asked = [
@@ -197,7 +200,10 @@ async def test_a_wait_that_is_too_long_ends_in_429() -> None:
     settings = settings_with(
         router__admission__in_flight_max_per_worker=1, router__admission__queue_wait_s_max=0.2
     )
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(FakeEngine(hold=asyncio.Event())) as engine:
             api.join(engine)
             first = asyncio.ensure_future(http.post("/v1/chat/completions", json=CHAT))
@@ -212,7 +218,10 @@ async def test_a_wait_that_is_too_long_ends_in_429() -> None:
 
 async def test_one_that_leaves_the_line_is_never_dispatched() -> None:
     settings = settings_with(router__admission__in_flight_max_per_worker=1)
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(FakeEngine(hold=asyncio.Event())) as engine:
             api.join(engine)
             first = asyncio.ensure_future(http.post("/v1/chat/completions", json=CHAT))
@@ -231,7 +240,10 @@ async def test_batch_work_waits_while_its_share_is_used_and_interactive_goes_on(
         router__admission__in_flight_max_per_worker=2, router__admission__batch_share=0.5
     )
     batch = {"x-rhizome-priority": "batch"}
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(FakeEngine(hold=asyncio.Event())) as engine:
             api.join(engine)
             path = "/v1/chat/completions"
@@ -264,7 +276,7 @@ async def test_bad_bodies_get_clear_errors(
     content: bytes, content_type: str, status: int, code: str
 ) -> None:
     async with running_api(settings_with(router__relay__body_bytes_max=1024)) as api:
-        async with httpx.AsyncClient(base_url=api.url) as http:
+        async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
             answer = await http.post(
                 "/v1/chat/completions", content=content, headers={"content-type": content_type}
             )
@@ -322,7 +334,10 @@ async def test_models_and_health_follow_the_fleet(api: Api, http: httpx.AsyncCli
 
 async def test_a_router_that_has_met_no_worker_is_not_ready() -> None:
     settings = settings_with(router__workers=("http://127.0.0.1:1",))
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         for answer in (
             await http.post("/v1/chat/completions", json=CHAT),
             await http.get("/v1/models/m"),
@@ -335,7 +350,10 @@ async def test_a_router_that_has_met_no_worker_is_not_ready() -> None:
 
 async def test_keys_guard_everything_but_health() -> None:
     settings = settings_with(router__api_keys=("k-one", "k-two"))
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         for path in ("/v1/models", "/v1/files", "/v1/batches"):
             answer = await http.get(path)
             assert answer.status_code == 401, path

@@ -30,7 +30,9 @@ async def serving(**flags: object) -> AsyncIterator[tuple[Api, httpx.AsyncClient
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
     async with (
         running_api(settings) as api,
-        httpx.AsyncClient(base_url=f"{api.admin_url}/admin/v1", headers=headers) as http,
+        httpx.AsyncClient(
+            base_url=f"{api.admin_url}/admin/v1", headers=headers, timeout=30
+        ) as http,
     ):
         yield api, http
 

@@ -32,7 +32,7 @@ async def test_only_admin_keys_open_it_and_client_keys_do_not(
     ops = {"authorization": "Bearer ops-key"}
     assert (await http.get("/workers", headers=ops)).status_code == 200
     assert (await send(api, key=ADMIN_KEY)).status_code == 401
-    async with httpx.AsyncClient() as nobody:
+    async with httpx.AsyncClient(timeout=30) as nobody:
         assert (await nobody.get(f"{api.admin_url}/admin/v1/health")).json()["status"] == "live"
         documented = (await nobody.get(f"{api.admin_url}/openapi.json")).json()["paths"]
     assert "/admin/v1/decisions/{request_id}" in documented
@@ -43,7 +43,9 @@ async def test_the_admin_routes_are_not_on_the_clients_port_nor_theirs_here(
     both: tuple[Api, httpx.AsyncClient],
 ) -> None:
     api, http = both
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {CLIENT_KEY}"}) as client:
+    async with httpx.AsyncClient(
+        headers={"authorization": f"Bearer {CLIENT_KEY}"}, timeout=30
+    ) as client:
         assert (await client.get(f"{api.url}/admin/v1/workers")).status_code == 404
     for path in ("/nothing", "/../../v1/models", "/workers/w0/drain/x/y"):
         answer = await http.get(path)
@@ -256,7 +258,7 @@ async def test_it_is_off_without_a_key_and_never_open_beyond_loopback() -> None:
 
 async def test_an_open_api_answers_only_to_names_of_this_machine() -> None:
     settings = settings_with(router__admin__allow_anonymous=True)
-    async with running_api(settings) as api, httpx.AsyncClient() as http:
+    async with running_api(settings) as api, httpx.AsyncClient(timeout=30) as http:
         url = f"{api.admin_url}/admin/v1/workers"
         assert (await http.get(url)).status_code == 200
         rebound = await http.get(url, headers={"host": "evil.example:8001"})

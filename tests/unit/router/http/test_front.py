@@ -28,7 +28,10 @@ PATH = "/v1/chat/completions"
 async def test_a_stream_that_waits_for_its_first_token_is_kept_alive_by_comments() -> None:
     settings = settings_with(router__relay__comment_interval_s=0.2)
     engine = FakeEngine(hold=asyncio.Event())
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(engine):
             api.join(engine)
             async with http.stream("POST", PATH, json={**CHAT, "stream": True}) as answer:
@@ -51,7 +54,10 @@ async def test_a_stream_that_waits_for_its_first_token_is_kept_alive_by_comments
 async def test_no_comments_come_where_they_are_turned_off() -> None:
     settings = settings_with(router__relay__comment_interval_s=0)
     engine = FakeEngine(hold=asyncio.Event())
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(engine):
             api.join(engine)
             asked = asyncio.ensure_future(http.post(PATH, json={**CHAT, "stream": True}))
@@ -66,7 +72,10 @@ async def test_what_fails_after_comments_is_told_as_an_event() -> None:
         router__relay__comment_interval_s=0.2, router__relay__first_byte_timeout_s=0.6
     )
     engine = FakeEngine(hold=asyncio.Event())
-    async with running_api(settings) as api, httpx.AsyncClient(base_url=api.url) as http:
+    async with (
+        running_api(settings) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=30) as http,
+    ):
         async with running_engine(engine):
             api.join(engine)
             answer = await http.post(PATH, json={**CHAT, "stream": True})
@@ -124,7 +133,7 @@ async def test_a_stop_answers_what_runs_and_refuses_what_comes() -> None:
         async with (
             running_router(settings_with()) as router,
             running_engine(engine),
-            httpx.AsyncClient(base_url=url) as http,
+            httpx.AsyncClient(base_url=url, timeout=30) as http,
             Tasks("test") as tasks,
         ):
             router.fleet.upsert(engine.record(), 0.0)
@@ -199,7 +208,7 @@ async def test_https_serves_streams(tmp_path: Path) -> None:
         async with (
             running_router(settings) as router,
             running_engine(FakeEngine()) as engine,
-            httpx.AsyncClient(base_url=url, verify=trusted) as http,
+            httpx.AsyncClient(base_url=url, verify=trusted, timeout=30) as http,
         ):
             router.fleet.upsert(engine.record(), 0.0)
             listener = Listener(router.front, tls_context(settings.router.http))

@@ -70,7 +70,7 @@ async def test_a_form_passes_through_the_router() -> None:
     data, content_type = form(model="m")
     async with running_engine(FakeEngine()) as engine, running_api() as api:
         api.join(engine)
-        async with httpx.AsyncClient(base_url=api.url) as http:
+        async with httpx.AsyncClient(base_url=api.url, timeout=30) as http:
             headers = {"content-type": content_type}
             path = "/v1/audio/transcriptions"
             answer = await http.post(path, content=data, headers=headers)

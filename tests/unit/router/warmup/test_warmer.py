@@ -33,7 +33,7 @@ class PlainEngine(FakeEngine):
 
 
 async def ask(api: Api, prompt: list[int], **fields: Any) -> httpx.Response:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30) as http:
         body = {"model": "m", "prompt": prompt, "max_tokens": 4, **fields}
         return await http.post(f"{api.url}/v1/completions", json=body)
 

@@ -37,7 +37,7 @@ async def test_a_worker_with_a_simulated_engine_registers_serves_and_drains(tmp_
     (record,) = await registry.workers()
     assert (record.state, record.engine, record.block_size) == (WorkerState.READY, "simulated", 16)
     assert record.events[0].curve_key
-    async with httpx.AsyncClient(headers={"authorization": "Bearer sesame"}) as http:
+    async with httpx.AsyncClient(headers={"authorization": "Bearer sesame"}, timeout=30) as http:
         body = {"model": "m", "prompt": "hello", "max_tokens": 3, "ignore_eos": True}
         answer = await http.post(f"{record.url}/v1/completions", json=body)
     assert answer.json()["usage"]["completion_tokens"] == 3
@@ -51,7 +51,7 @@ async def test_a_simulated_crash_is_the_engines_death(tmp_path: Path) -> None:
     life = runner(tmp_path, registry)
     running = asyncio.ensure_future(life.run())
     await asyncio.wait_for(life.wait_ready(), 20)
-    async with httpx.AsyncClient(headers={"authorization": "Bearer sesame"}) as http:
+    async with httpx.AsyncClient(headers={"authorization": "Bearer sesame"}, timeout=30) as http:
         await http.post(f"{life.record.url}/simulate/fault", json={"kind": "crash"})
     await eventually(running.done)
     assert "crash" in str(running.exception())

@@ -64,7 +64,9 @@ async def test_a_client_that_leaves_frees_the_engine(
 
 async def test_every_path_but_health_wants_the_key(words: Words) -> None:
     async with simulated(words, api_key="sesame") as worker:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{worker.port}", timeout=30
+        ) as http:
             assert (await http.get("/health")).status_code == 200
             assert (await http.get("/metrics")).status_code == 401
             http.headers["authorization"] = "Bearer sesame"
@@ -73,7 +75,9 @@ async def test_every_path_but_health_wants_the_key(words: Words) -> None:
 
 async def test_ranks_have_schedulers_caches_metrics_and_events_of_their_own(words: Words) -> None:
     async with simulated(words, data_parallel=2) as worker:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{worker.port}", timeout=30
+        ) as http:
             first = {"X-data-parallel-rank": "1"}
             await complete(http, first)
             hit = await complete(http, first)
