@@ -12,7 +12,15 @@ from rich.table import Table
 
 from rhizome.cli.fleet_view import FleetView
 
-_COLOURS = {"ready": "green", "loading": "yellow", "starting": "yellow", "draining": "cyan"}
+_COLOURS = {
+    "ready": "green",
+    "loading": "yellow",
+    "starting": "yellow",
+    "warming": "yellow",
+    "draining": "cyan",
+}
+_READY = ("ready", "warming", "suspended")
+"""The controller counts these; what routers think of them is theirs."""
 _NOTICES_SHOWN = 5
 
 
@@ -42,7 +50,7 @@ def print_fleet(view: FleetView, console: Console) -> None:
 
 def _workers(view: FleetView) -> Table:
     table = Table(title="workers", title_justify="left")
-    for heading in ("worker", "model", "state", "node", "incarnation"):
+    for heading in ("worker", "model", "state", "trust", "node", "incarnation"):
         table.add_column(heading, no_wrap=heading in ("worker", "state"))
     table.add_column("in flight", justify="right")
     table.add_column("age", justify="right")
@@ -53,6 +61,7 @@ def _workers(view: FleetView) -> Table:
             row.worker_id,
             row.model,
             f"[{colour}]{row.state}[/{colour}]",
+            row.trust.upper(),
             row.node,
             row.incarnation,
             "" if row.in_flight is None else str(row.in_flight),
@@ -71,7 +80,7 @@ def _models(view: FleetView) -> Table:
     reports = view.report.models if view.report else {}
     for model, target in sorted(view.targets.items()):
         report = reports.get(model)
-        ready = sum(row.model == model and row.state == "ready" for row in view.workers)
+        ready = sum(row.model == model and row.state in _READY for row in view.workers)
         bounds = f"{report.min_workers} to {report.max_workers}" if report else ""
         why = f"{target.by}: {target.reason}"
         if report and report.explain:

@@ -23,9 +23,12 @@ class WorkerRow:
     worker_id: str
     model: str
     state: str
-    """A `WorkerState`, or `starting` and `stopped` for one that is not in the registry."""
+    """A `WorkerState`, `starting` or `stopped` for one that is not in the registry, or `warming` or
+    `suspended` for one that is ready and held back by a router."""
     node: str = ""
     incarnation: str = ""
+    trust: str = ""
+    """How far routers believe its KV events, by the one that does least; blank: none was asked."""
     in_flight: int | None = None
     age_s: float | None = None
     detail: str = ""

@@ -159,7 +159,7 @@ def _table(answer: dict[str, Any]) -> Table:
             str(one["in_flight"]),
             str(one["queued_tokens"]),
             str(one["index_blocks"]),
-            one["trust"] or "",
+            (one["trust"] or "").upper(),
             escape(one["detail"]),
         )
     return table

@@ -36,7 +36,7 @@ class WorkerView(View):
     index_blocks: int
     """KV blocks that it is known to hold."""
     trust: str | None
-    """How far its prefixes are believed."""
+    """How far its prefixes are believed; of several ranks, the least."""
 
 
 class WorkerList(View):

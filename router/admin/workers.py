@@ -17,6 +17,9 @@ from router.admin.views import (
 )
 from router.fleet import WorkerView as FleetView
 from router.fleet import names_of, targets_of
+from router.trust.causes import State
+
+_WORST_FIRST = (State.FALLBACK, State.DEGRADED, State.EXACT)
 
 
 def build_workers(parts: Parts) -> APIRouter:
@@ -99,7 +102,7 @@ def _workers(parts: Parts) -> list[WorkerView]:
 def _worker(parts: Parts, view: FleetView) -> WorkerView:
     record, dispatcher = view.record, parts.dispatcher
     targets = [target.target_id for target in targets_of(record)]
-    trusts = [trust for one in targets if (trust := dispatcher.trust.get(one)) is not None]
+    trusts = {trust.state for one in targets if (trust := dispatcher.trust.get(one)) is not None}
     states = {"suspended": view.suspended, "draining": view.draining, "warming": view.warming}
     return WorkerView(
         worker=record.worker_id,
@@ -111,7 +114,7 @@ def _worker(parts: Parts, view: FleetView) -> WorkerView:
         in_flight=sum(map(dispatcher.book.in_flight, targets)),
         queued_tokens=sum(map(dispatcher.book.queued_tokens, targets)),
         index_blocks=sum(map(dispatcher.index.block_count, targets)),
-        trust=trusts[0].state.value if trusts else None,
+        trust=next((state.value for state in _WORST_FIRST if state in trusts), None),
     )
 
 

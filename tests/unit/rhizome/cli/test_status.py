@@ -3,12 +3,15 @@ from __future__ import annotations
 import io
 import json
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from cluster.report import ControllerReport, ModelReport, Notice, ReportBoard, WorkerReport
+from rhizome.cli.admin import AdminApi
 from rhizome.cli.fleet_tables import fleet_json, print_fleet
 from rhizome.cli.fleet_view import FleetView, read_fleet
+from rhizome.cli.router_opinions import Opinion, ask_routers, merged, with_opinions
 from rhizome.clock import ManualClock
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from rhizome.settings.tree import RedisSettings
@@ -123,3 +126,34 @@ async def test_a_drain_request_shows_before_the_worker_has_heard_of_it(
 ) -> None:
     await stores.desired.request_drain("m-0", 60.0)
     assert (await read_fleet(stores, clock)).workers[0].state == "draining"
+
+
+def told(worker: str, state: str, trust: str | None) -> dict[str, object]:
+    return {"worker": worker, "state": state, "trust": trust}
+
+
+def test_the_gravest_of_several_routers_opinions_counts() -> None:
+    first = {"workers": [told("m-0", "ready", "exact"), told("m-1", "warming", None)]}
+    other = {"workers": [told("m-0", "suspended", "degraded"), told("m-1", "ready", "exact")]}
+    for answers in ([first, other], [other, first]):
+        assert merged(answers) == {
+            "m-0": Opinion("degraded", "suspended"),
+            "m-1": Opinion("exact", "warming"),
+        }
+
+
+async def test_trust_and_warm_ups_are_shown_where_a_router_told_of_them(
+    stores: Stores, clock: ManualClock
+) -> None:
+    loading = with_opinions(await read_fleet(stores, clock), {"m-0": Opinion("exact", "warming")})
+    assert (loading.workers[0].state, loading.workers[0].trust) == ("loading", "exact")
+    await stores.registry.put(msgspec.structs.replace(RECORD, state=WorkerState.READY), 60.0)
+    view = await read_fleet(stores, clock)
+    assert with_opinions(view, {}).workers == view.workers
+    text = printed(with_opinions(view, {"m-0": Opinion("degraded", "warming")}))
+    assert "warming" in text
+    assert "DEGRADED" in text
+
+
+async def test_a_router_that_does_not_answer_leaves_its_part_blank() -> None:
+    assert await ask_routers([AdminApi("http://127.0.0.1:1")]) == {}
