@@ -42,21 +42,23 @@ def recorded() -> Answers:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def of_simulation(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+async def of_simulation(recorded: Answers, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     words = Words(write_tokenizer(tmp_path_factory.mktemp("model")), SystemClock())
     async with simulated(words) as worker:
         url = f"http://127.0.0.1:{worker.port}"
         async with listening(worker.sources[0].endpoint, quiet_s=0.03) as events:
-            answers = await play(url, ROWS, events)
+            answers = await play(url, ROWS, events, recorded)
     assert events.sequences == list(range(len(events.sequences)))
     return answers
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def of_vllm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Answers]:
+async def of_vllm(
+    recorded: Answers, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Answers]:
     async with real_vllm(tmp_path_factory.mktemp("vllm")) as engine:
         async with listening(engine.events) as events:
-            answers = await play(engine.url, ROWS, events)
+            answers = await play(engine.url, ROWS, events, recorded)
         assert events.sequences == list(range(len(events.sequences)))
         answers["metrics"] |= _families(answers["metrics"].pop("text"))
         _record(answers, environment_copy().get("RHIZOME_RECORD_CONTRACT"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -16,9 +17,11 @@ import zmq.asyncio
 from tests.support.engine_contract.rows import Row
 
 Answer = dict[str, Any]
+NO_ANSWERS: Mapping[str, Answer] = MappingProxyType({})
 _KEPT_HEADERS = ("content-type", "x-request-id", "allow")
 QUIET_S = 0.25
-"""After this long without one, an engine has told all its events."""
+"""After this long without one, an engine that told what was expected has told all its events."""
+_PATIENCE_S = 20.0
 
 
 class Events:
@@ -30,14 +33,21 @@ class Events:
         self._ordinals: dict[Any, int] = {}
         self.sequences: list[int] = []
 
-    async def since_last(self) -> list[dict[str, Any]]:
-        """Everything told until the engine falls silent."""
+    async def since_last(self, expected: int) -> list[dict[str, Any]]:
+        """Everything told until the engine falls silent.
+
+        Waits long for the `expected` number of changes, as `changes_of` counts them: events come
+        on their own way, after the answer, and late on a busy machine.
+        """
         told: list[dict[str, Any]] = []
-        while await self._socket.poll(int(self._quiet_s * 1000)):
+        while await self._socket.poll(int(1000 * self._wait_s(told, expected))):
             _, sequence, payload = await self._socket.recv_multipart()
             self.sequences.append(int.from_bytes(sequence, "big"))
             told += [self._normal(event) for event in msgspec.msgpack.decode(payload)[1]]
         return _joined(told)
+
+    def _wait_s(self, told: list[dict[str, Any]], expected: int) -> float:
+        return self._quiet_s if changes_of(told) >= expected else _PATIENCE_S
 
     def _normal(self, event: dict[str, Any]) -> dict[str, Any]:
         fields = dict(event)
@@ -49,6 +59,11 @@ class Events:
 
     def _ordinal(self, block_hash: Any) -> int:
         return self._ordinals.setdefault(block_hash, len(self._ordinals))
+
+
+def changes_of(events: Iterable[dict[str, Any]]) -> int:
+    """How many blocks the events speak of; one that clears the cache counts as one."""
+    return sum(max(1, len(event["block_hashes"])) for event in events)
 
 
 def _joined(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -74,23 +89,32 @@ async def listening(endpoint: str, quiet_s: float = QUIET_S) -> AsyncIterator[Ev
     with zmq.asyncio.Context() as context:
         socket = context.socket(zmq.SUB)
         socket.subscribe(b"")
+        connected = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         socket.connect(endpoint)
-        await asyncio.sleep(QUIET_S)  # a subscription takes a moment and is not acknowledged
         try:
+            assert await connected.poll(int(1000 * _PATIENCE_S))
+            await asyncio.sleep(QUIET_S)  # a subscription takes a moment and is not acknowledged
             yield Events(socket, quiet_s)
         finally:
+            socket.disable_monitor()
+            connected.close(linger=0)
             socket.close(linger=0)
 
 
-async def play(url: str, rows: Iterable[Row], events: Events) -> dict[str, Answer]:
-    """The answers by row; rows are sent one at a time."""
+async def play(
+    url: str, rows: Iterable[Row], events: Events, expected: Mapping[str, Answer] = NO_ANSWERS
+) -> dict[str, Answer]:
+    """The answers by row; rows are sent one at a time. The `expected` ones say how many events
+    are waited for."""
     answers: dict[str, Answer] = {}
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         for row in rows:
             answer = await _ask(session, url, row)
             if row.path.startswith("/v1/") and answer["status"] == 200:
-                told = await events.since_last()
+                told = await events.since_last(
+                    changes_of(expected.get(row.name, {}).get("events", ()))
+                )
                 if told:
                     answer["events"] = told
             answers[row.name] = answer
