@@ -6,7 +6,7 @@ wrong beyond doubt. Unknown fields are kept. Every refusal names the field and s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -33,6 +33,7 @@ PROMPTS_MAX = 2048
 """Most prompts in one completion request."""
 _SESSION_CHARS_MAX = 256
 _REPORT_MODE = "kv_cache_report_mode"
+_USAGE_ASKED = b',"stream_options":{"include_usage":true}}'
 _encoder = msgspec.json.Encoder()
 
 
@@ -74,24 +75,27 @@ class EngineBody:
         """Whether usage is asked for on the router's behalf; the client shall not see it."""
         return self.usage_on_request and self.stream and not self.include_usage
 
-    @cached_property
+    @property
     def for_engine(self) -> bytes:
         """The body to send: as it came, but for what the router must decide itself.
 
         A stream always reports its usage. `kv_cache_report_mode` goes: it would make the engine
         announce blocks again that it announced before, and so falsify what is known of its cache.
         """
+        fields = self.fields
         changes: dict[str, Any] = {}
-        if self.model != self.fields.get("model"):
+        if self.model != fields.get("model"):
             changes["model"] = self.model
-        if self.usage_added:
-            options = self.fields.get("stream_options") or {}
-            changes["stream_options"] = {**options, "include_usage": True}
-        extra = self.fields.get("vllm_xargs")
+        extra = fields.get("vllm_xargs")
         if isinstance(extra, dict) and _REPORT_MODE in extra:
             changes["vllm_xargs"] = {k: v for k, v in extra.items() if k != _REPORT_MODE}
+        if self.usage_added:
+            if not changes and not self.is_changed and "stream_options" not in fields:
+                return self.raw[: self.raw.rindex(b"}")] + _USAGE_ASKED
+            options = fields.get("stream_options") or {}
+            changes["stream_options"] = {**options, "include_usage": True}
         if changes or self.is_changed:
-            return _encoder.encode({**self.fields, **changes})
+            return _encoder.encode({**fields, **changes})
         return self.raw
 
     @property
@@ -166,10 +170,7 @@ def read_chat(data: bytes) -> ChatBody:
     fields = decode_object(data)
     model = model_of(fields)
     check_messages(fields.get("messages"))
-    _check_common(fields)
-    check(fields, "max_completion_tokens", is_count, "a whole number, 0 or more")
-    check(fields, "tools", is_list, "a list of tools")
-    check(fields, "chat_template_kwargs", is_object, "an object")
+    _check_each(fields, _CHAT)
     return ChatBody(data, fields, model)
 
 
@@ -179,7 +180,7 @@ def read_completion(data: bytes) -> CompletionBody:
     model = model_of(fields)
     if fields.get("prompt") is not None or fields.get("prompt_embeds") is None:
         _check_prompt(fields.get("prompt"))
-    _check_common(fields)
+    _check_each(fields, _COMMON)
     return CompletionBody(data, fields, model)
 
 
@@ -259,13 +260,28 @@ def _check_prompt(prompt: Any) -> None:
     )
 
 
-def _check_common(fields: Mapping[str, Any]) -> None:
-    check(fields, "stream", is_flag, "true or false")
-    check(fields, "stream_options", is_object, "an object, e.g. {'include_usage': true}")
+_COMMON: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "stream": (is_flag, "true or false"),
+    "stream_options": (is_object, "an object, e.g. {'include_usage': true}"),
+    "max_tokens": (is_count, "a whole number, 0 or more"),
+    "n": (is_positive, "a whole number, 1 or more"),
+    "temperature": (is_not_negative, "a number, 0 or more"),
+    "top_p": (is_not_negative, "a number between 0 and 1"),
+    "cache_salt": (is_text, "text"),
+}
+_CHAT = _COMMON | {
+    "max_completion_tokens": (is_count, "a whole number, 0 or more"),
+    "tools": (is_list, "a list of tools"),
+    "chat_template_kwargs": (is_object, "an object"),
+}
+"""By field: what it must be, and how that is said."""
+
+
+def _check_each(
+    fields: Mapping[str, Any], rules: Mapping[str, tuple[Callable[[Any], bool], str]]
+) -> None:
+    for name in fields:
+        if name in rules:
+            check(fields, name, *rules[name])
     options = fields.get("stream_options") or {}
     check(options, "include_usage", is_flag, "true or false", within="stream_options.")
-    check(fields, "max_tokens", is_count, "a whole number, 0 or more")
-    check(fields, "n", is_positive, "a whole number, 1 or more")
-    check(fields, "temperature", is_not_negative, "a number, 0 or more")
-    check(fields, "top_p", is_not_negative, "a number between 0 and 1")
-    check(fields, "cache_salt", is_text, "text")

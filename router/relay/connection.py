@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import httptools
 
 from rhizome.errors import RequestError, WorkerTimeout, WorkerUnreachable
 from rhizome.settings.tree import RelaySettings
 from router.relay.deadlines import NEVER_S, Deadlines
-from router.relay.framing import CHUNK_BYTES_MAX, CHUNK_HEADS, EVENT_CHUNK_END
+from router.relay.framing import (
+    CHUNK_BYTES_MAX,
+    CHUNK_HEADS,
+    EVENT_CHUNK_END,
+    LENGTH_DIGITS_MAX,
+    around_length,
+)
 
 _HEAD_BYTES_MAX = 64 * 1024
 
@@ -37,6 +43,16 @@ class Receiver(Protocol):
 
 
 KEPT_HEADERS = frozenset({b"content-type", b"retry-after"})
+
+
+class _KnownHead(NamedTuple):
+    """A head that was parsed: the next one is often the same but for the length of its body."""
+
+    before: bytes
+    """What stands before the digits of the length, and behind them until the body begins."""
+    behind: bytes
+    status: int
+    headers: dict[bytes, bytes]
 
 
 class NotSent(Exception):
@@ -64,6 +80,10 @@ class WorkerConnection(asyncio.Protocol):
         self._is_between_chunks = False
         self._idle_timeout_s = settings.idle_timeout_s
         self.deadline_s = self._token_deadline_s = NEVER_S
+        self._life = _Life(self)
+        self._looked_at: tuple[bytes, bytes] | None = None
+        """The head of this answer, before and behind its length, if it came at once."""
+        self._known: _KnownHead | None = None
 
     @property
     def is_open(self) -> bool:
@@ -83,11 +103,9 @@ class WorkerConnection(asyncio.Protocol):
         deadlines = self._deadlines
         self._receiver, self._has_body, self._passing = receiver, False, None
         over = self._over = asyncio.get_running_loop().create_future()
-        life = _Life(self, deadlines.now_s + self._settings.total_timeout_s)
-        deadlines.add(life)
+        self._life.deadline_s = deadlines.now_s + self._settings.total_timeout_s
         self._token_deadline_s = deadlines.now_s + self._settings.first_byte_timeout_s
         self.deadline_s = self._token_deadline_s
-        deadlines.add(self)
         if len(parts[1]) < 65_536:
             transport.write(parts[0] + parts[1])
         else:
@@ -100,7 +118,7 @@ class WorkerConnection(asyncio.Protocol):
                 self.abort()
             raise
         finally:
-            deadlines.remove(life)
+            self._life.deadline_s = NEVER_S
 
     def pause(self) -> None:
         """The receiver's client is slow: reads no more until `resume`."""
@@ -133,10 +151,14 @@ class WorkerConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Closes at once."""
-        self._deadlines.remove(self)
+        self._unwatch()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+
+    def _unwatch(self) -> None:
+        self._deadlines.remove(self)
+        self._deadlines.remove(self._life)
 
     def expired(self) -> None:
         """The worker was silent for too long, or the connection idle."""
@@ -154,14 +176,16 @@ class WorkerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not derived from it
+        self._deadlines.add(self)
+        self._deadlines.add(self._life)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._deadlines.remove(self)
+        self._unwatch()
         if self._receiver is None:
             self._pool.forget(self)
         elif self._has_body and not self._is_framed and error is None:
-            self._complete()  # an answer without a length ends with its connection
+            self._complete(keep_alive=False)  # an answer without a length ends with its connection
         elif self._head_bytes or self._has_body:
             self._fail(WorkerUnreachable("the worker broke off its answer"))
         else:
@@ -181,7 +205,30 @@ class WorkerConnection(asyncio.Protocol):
                 self.deadline_s = self._deadlines.now_s + self._idle_timeout_s
                 passing(data)
                 return
-        self._parse(data)
+        if self._head_bytes or self._has_body or not self._takes_whole(data):
+            self._parse(data)
+
+    def _takes_whole(self, data: bytes) -> bool:
+        """Whether it was one answer, whole, whose head the parser need not see again."""
+        known, receiver = self._known, self._receiver
+        if known is None or receiver is None or not data.startswith(known.before):
+            return False
+        begin = len(known.before)
+        end = data.find(b"\r", begin, begin + LENGTH_DIGITS_MAX + 1)
+        length = data[begin:end] if end > 0 else b""
+        if not length.isdigit() or not data.startswith(known.behind, end):
+            return False
+        body = data[end + len(known.behind) :]
+        if not body or len(body) != int(length):
+            return False
+        try:
+            receiver.answered(known.status, known.headers)
+            receiver.received(body)
+        except RequestError as error:
+            self._fail(error)
+            return True
+        self._complete(keep_alive=True)
+        return True
 
     def _parse(self, data: bytes) -> None:
         if self._receiver is None:
@@ -189,6 +236,8 @@ class WorkerConnection(asyncio.Protocol):
             self.abort()
             return
         if not self._has_body:
+            if not self._head_bytes:
+                self._looked_at = around_length(data)
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -217,7 +266,9 @@ class WorkerConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._receiver is not None and status >= 200:
+        if status < 200:
+            self._looked_at = None
+        elif self._receiver is not None:
             self._receiver.answered(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
@@ -233,10 +284,15 @@ class WorkerConnection(asyncio.Protocol):
         self._is_between_chunks = True
 
     def on_message_complete(self) -> None:
-        if self._receiver is not None and self._parser.get_status_code() >= 200:
-            self._complete()
+        status = self._parser.get_status_code()
+        if self._receiver is None or status < 200:
+            return
+        keep_alive = self._parser.should_keep_alive()
+        if self._looked_at is not None and keep_alive and status == 200:
+            self._known = _KnownHead(*self._looked_at, status, self._headers)
+        self._complete(keep_alive)
 
-    def _complete(self) -> None:
+    def _complete(self, keep_alive: bool) -> None:
         receiver, over = self._receiver, self._over
         assert receiver is not None
         assert over is not None
@@ -250,7 +306,7 @@ class WorkerConnection(asyncio.Protocol):
         self._head_bytes = 0
         if self._is_paused:
             self.resume()
-        if self._transport is not None and self._parser.should_keep_alive():
+        if self._transport is not None and keep_alive:
             self._pool.give_back(self)
         else:
             self.abort()
@@ -268,9 +324,9 @@ class _Life:
 
     __slots__ = ("_connection", "deadline_s")
 
-    def __init__(self, connection: WorkerConnection, deadline_s: float) -> None:
+    def __init__(self, connection: WorkerConnection) -> None:
         self._connection = connection
-        self.deadline_s = deadline_s
+        self.deadline_s = NEVER_S
 
     def expired(self) -> None:
         self.deadline_s = NEVER_S

@@ -1,11 +1,16 @@
-"""HTTP's chunked framing of one token, recognised without parsing it.
+"""HTTP's framing, recognised without parsing it: of one token, and of heads that come again.
 
 An engine sends each token of a stream as one chunk. What begins with the length that just such a
 chunk has, and ends as an event does, is one whole chunk of whole events: it can go to the client
 as it is, which saves parsing it and framing it again.
+
+A head that was parsed says the same again if nothing differs but the digits of its one
+`Content-Length`.
 """
 
 from __future__ import annotations
+
+import re
 
 CHUNK_BYTES_MAX = 4096
 """Longest chunk, framing included, that is recognised."""
@@ -29,3 +34,15 @@ EVENT_CHUNK_END = b"\n\n\r\n"
 """How a chunk ends that ends with an event."""
 EVENT_BYTES_MIN = 16
 """A shorter chunk is looked at: it may be the last one."""
+LENGTH_DIGITS_MAX = 15
+"""Longest `Content-Length` that is recognised."""
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d{1,15})\r\n", re.IGNORECASE)
+
+
+def around_length(data: bytes) -> tuple[bytes, bytes] | None:
+    """What is before and behind the length's digits, in a head that is here whole."""
+    end = data.find(b"\r\n\r\n") + 4
+    found = _LENGTH.search(data, 0, end) if end > 3 else None
+    if found is None or b"transfer-encoding" in data[:end].lower():
+        return None
+    return data[: found.start(1)], data[found.end(1) : end]

@@ -23,6 +23,7 @@ from router.relay.connection import NotSent, Receiver, WorkerConnection
 from router.relay.deadlines import Deadlines
 
 _ORIGINS_MAX = 16_384
+_HEADS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Origin:
         self.path = parts.path.rstrip("/")
         self.authority = parts.netloc.rpartition("@")[2]
         self.idle: list[WorkerConnection] = []
+        self.heads: dict[tuple[str, str, str | None, int | None], str] = {}
+        """How heads of requests begin, by path, type of the body, key and rank."""
 
     @cached_property
     def tls(self) -> ssl.SSLContext | None:
@@ -153,16 +156,27 @@ class Upstream:
 
 
 def _head(origin: Origin, target: Target, request: UpstreamRequest) -> bytes:
-    lines = [
+    key = (request.path, request.content_type, target.record.api_key, target.rank)
+    same = origin.heads.get(key)
+    if same is None:
+        if len(origin.heads) >= _HEADS_MAX:  # uploads have a type each
+            origin.heads.clear()
+        same = origin.heads[key] = _same_in_all(origin, target, request)
+    lines = [f"{name}: {value}\r\n" for name, value in request.headers.items()]
+    return (
+        f"{same}Content-Length: {len(request.body)}\r\nX-Request-Id: {request.request_id}\r\n"
+        f"{''.join(lines)}\r\n"
+    ).encode("latin-1", "replace")
+
+
+def _same_in_all(origin: Origin, target: Target, request: UpstreamRequest) -> str:
+    """What the heads of all requests of one kind to a target begin with."""
+    lines = (
         f"POST {origin.path}{request.path} HTTP/1.1\r\nHost: {origin.authority}\r\n"
-        f"Content-Type: {request.content_type}\r\nContent-Length: {len(request.body)}\r\n"
-        f"Accept-Encoding: identity\r\nX-Request-Id: {request.request_id}\r\n"
-    ]
+        f"Content-Type: {request.content_type}\r\nAccept-Encoding: identity\r\n"
+    )
     if target.record.api_key is not None:
-        lines.append(f"Authorization: Bearer {target.record.api_key}\r\n")
+        lines += f"Authorization: Bearer {target.record.api_key}\r\n"
     if target.rank is not None:
-        lines.append(f"X-data-parallel-rank: {target.rank}\r\n")
-    for name, value in request.headers.items():
-        lines.append(f"{name}: {value}\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode("latin-1", "replace")
+        lines += f"X-data-parallel-rank: {target.rank}\r\n"
+    return lines

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import httptools
 
@@ -20,6 +20,7 @@ from rhizome.errors import HeadTooLong, MalformedHttp, RequestError, RequestTime
 from rhizome.settings.tree import HttpSettings
 from router.http.server.exchange import Exchange, Head, Header, refusal_bytes
 from router.relay.deadlines import NEVER_S, Deadlines
+from router.relay.framing import LENGTH_DIGITS_MAX, around_length
 
 _LINGER_S = 2.0
 """How long what a refused client still sends is read and dropped, so that it gets the refusal."""
@@ -27,6 +28,17 @@ _REQUESTS_QUEUED_MAX = 64
 """Requests read ahead of the one that is being answered; a single read may hold many."""
 
 Opener = Callable[["ClientConnection", Head], Exchange]
+
+
+class _KnownHead(NamedTuple):
+    """A head that was parsed: the next one is often the same but for the length of its body."""
+
+    before: bytes
+    """What stands before the digits of the length, and behind them until the body begins."""
+    behind: bytes
+    head: Head
+    place: int
+    """Of the length among the headers."""
 
 
 @dataclass(slots=True)
@@ -60,6 +72,9 @@ class ClientConnection(asyncio.Protocol):
         self._unread_bytes = 0
         """Bytes of a head that has not ended; a parser keeps what has no end yet."""
         self._in_head = False
+        self._looked_at: tuple[bytes, bytes] | None = None
+        """The head that is being parsed, before and behind its length, if it came at once."""
+        self._known: _KnownHead | None = None
         self._is_ending = False
         """Nothing more is read; the connection ends when what is queued is answered."""
         self._is_reading = True
@@ -161,6 +176,13 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._in_head:
             self._unread_bytes += len(data)
+        elif not self._exchanges:
+            if self._takes_whole(data):
+                return
+            self._looked_at = around_length(data)
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -186,6 +208,42 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(RequestTimeout(f"the request's {part} did not arrive in time"))
         else:
             self.transport.close()
+
+    def _takes_whole(self, data: bytes) -> bool:
+        """Whether it was one request, whole, whose head the parser need not see again."""
+        known = self._known
+        if known is None or not data.startswith(known.before):
+            return False
+        begin = len(known.before)
+        end = data.find(b"\r", begin, begin + LENGTH_DIGITS_MAX + 1)
+        length = data[begin:end] if end > 0 else b""
+        if not length.isdigit() or not data.startswith(known.behind, end):
+            return False
+        body = data[end + len(known.behind) :]
+        if len(body) != int(length):
+            return False
+        method, target, headers, version, keep_alive = known.head
+        headers = headers.copy()
+        headers[known.place] = (headers[known.place][0], length)
+        try:
+            self._open(Head(method, target, headers, version, keep_alive))
+        except RequestError as error:
+            self._refuse(error)
+            return True
+        if body:
+            self.on_body(body)
+        self.on_message_complete()
+        return True
+
+    def _open(self, head: Head) -> None:
+        exchange = self._shared.open(self, head)
+        self._arriving = exchange
+        self._exchanges.append(exchange)
+        if len(self._exchanges) == 1:
+            self.body_progress()
+            exchange.begin()
+        else:
+            self.read(False)
 
     # What the parser calls
 
@@ -225,15 +283,13 @@ class ClientConnection(asyncio.Protocol):
             version,
             version == "1.1" and parser.should_keep_alive(),
         )
-        exchange = self._shared.open(self, head)
         self._headers = []  # what comes now are trailers; counted, and not looked at
-        self._arriving = exchange
-        self._exchanges.append(exchange)
-        if len(self._exchanges) == 1:
-            self.body_progress()
-            exchange.begin()
-        else:
-            self.read(False)
+        if self._looked_at is not None:
+            places = [at for at, one in enumerate(head.headers) if one[0] == b"content-length"]
+            if len(places) == 1:
+                self._known = _KnownHead(*self._looked_at, head, places[0])
+            self._looked_at = None
+        self._open(head)
 
     def on_body(self, body: bytes) -> None:
         if self._arriving is not None:
