@@ -33,91 +33,97 @@ def register(app: typer.Typer) -> None:
         help="Look at a router's workers; add, remove and drain them.", no_args_is_help=True
     )
     app.add_typer(workers, name="workers")
+    workers.command("list")(show)
+    workers.command("add")(add)
+    workers.command("remove")(remove)
+    workers.command("drain")(drain)
+    workers.command("resume")(resume)
 
-    @workers.command("list")
-    def show(
-        as_json: JsonOption = False,
-        admin: AdminOption = None,
-        key_file: KeyFileOption = None,
-        name: NameOption = None,
-        config: ConfigOption = None,
-    ) -> None:
-        """Show the workers as each router sees them."""
-        found = _call(find_admins(admin, key_file, name, config), "GET", "/workers")
-        if as_json:
-            _print_json(found)
-            return
-        for one in found:
-            Console().print(_table(one))
 
-    @workers.command("add")
-    def add(
-        worker: Annotated[
-            str,
-            typer.Argument(
-                help="URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY]"
-                "[,key-file=PATH]"
-            ),
-        ],
-        admin: AdminOption = None,
-        key_file: KeyFileOption = None,
-        name: NameOption = None,
-        config: ConfigOption = None,
-    ) -> None:
-        """Add a worker to each router, until that router ends; for longer set its workers_file."""
-        from router.discovery.static_worker import parse_static_worker
+def show(
+    as_json: JsonOption = False,
+    admin: AdminOption = None,
+    key_file: KeyFileOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show the workers as each router sees them."""
+    found = _call(find_admins(admin, key_file, name, config), "GET", "/workers")
+    if as_json:
+        _print_json(found)
+        return
+    for one in found:
+        Console().print(_table(one))
 
-        new = parse_static_worker(worker)
-        body = {
-            "url": new.url,
-            "events": new.events,
-            "replay": new.replay,
-            "topic": new.topic or None,
-            "curve": new.curve,
-            "key": new.key,
-        }
-        _do(find_admins(admin, key_file, name, config), "POST", "/workers", body)
 
-    @workers.command("remove")
-    def remove(
-        worker: WorkerArgument,
-        admin: AdminOption = None,
-        key_file: KeyFileOption = None,
-        name: NameOption = None,
-        config: ConfigOption = None,
-    ) -> None:
-        """Remove a worker that was given by hand; what runs there may finish."""
-        _do(find_admins(admin, key_file, name, config), "DELETE", f"/workers/{quote(worker)}")
+def add(
+    worker: Annotated[
+        str,
+        typer.Argument(
+            help="URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]"
+        ),
+    ],
+    admin: AdminOption = None,
+    key_file: KeyFileOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Add a worker to each router, until that router ends; for longer set its workers_file."""
+    from router.discovery.static_worker import parse_static_worker
 
-    @workers.command("drain")
-    def drain(
-        worker: WorkerArgument,
-        for_s: Annotated[
-            float, typer.Option(min=1, max=86_400, help="How long, for one of the registry.")
-        ] = 3600.0,
-        admin: AdminOption = None,
-        key_file: KeyFileOption = None,
-        name: NameOption = None,
-        config: ConfigOption = None,
-    ) -> None:
-        """Send nothing new to a worker; what runs there may finish.
+    new = parse_static_worker(worker)
+    body = {
+        "url": new.url,
+        "events": new.events,
+        "replay": new.replay,
+        "topic": new.topic or None,
+        "curve": new.curve,
+        "eagle": "on" if new.eagle else None,
+        "chunk": str(new.chunk_tokens) if new.chunk_tokens else None,
+        "key": new.key,
+    }
+    _do(find_admins(admin, key_file, name, config), "POST", "/workers", body)
 
-        The controller ends one of its own as soon as it is idle, and starts another in its place.
-        """
-        path = f"/workers/{quote(worker)}/drain"
-        _do(find_admins(admin, key_file, name, config), "POST", path, {"for_s": for_s})
 
-    @workers.command("resume")
-    def resume(
-        worker: WorkerArgument,
-        admin: AdminOption = None,
-        key_file: KeyFileOption = None,
-        name: NameOption = None,
-        config: ConfigOption = None,
-    ) -> None:
-        """Take a drain back."""
-        path = f"/workers/{quote(worker)}/drain"
-        _do(find_admins(admin, key_file, name, config), "DELETE", path)
+def remove(
+    worker: WorkerArgument,
+    admin: AdminOption = None,
+    key_file: KeyFileOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove a worker that was given by hand; what runs there may finish."""
+    _do(find_admins(admin, key_file, name, config), "DELETE", f"/workers/{quote(worker)}")
+
+
+def drain(
+    worker: WorkerArgument,
+    for_s: Annotated[
+        float, typer.Option(min=1, max=86_400, help="How long, for one of the registry.")
+    ] = 3600.0,
+    admin: AdminOption = None,
+    key_file: KeyFileOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Send nothing new to a worker; what runs there may finish.
+
+    The controller ends one of its own as soon as it is idle, and starts another in its place.
+    """
+    path = f"/workers/{quote(worker)}/drain"
+    _do(find_admins(admin, key_file, name, config), "POST", path, {"for_s": for_s})
+
+
+def resume(
+    worker: WorkerArgument,
+    admin: AdminOption = None,
+    key_file: KeyFileOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take a drain back."""
+    path = f"/workers/{quote(worker)}/drain"
+    _do(find_admins(admin, key_file, name, config), "DELETE", path)
 
 
 def _do(admins: list[AdminApi], method: str, path: str, body: object = None) -> None:

@@ -49,17 +49,7 @@ def build_stored_routes(service: StoringService, retelling: Retelling) -> APIRou
         ]
         if order != "asc":
             items.reverse()
-        ids = [item["id"] for item in items]
-        if after in ids:
-            items = items[ids.index(after) + 1 :]
-        shown = items[:limit]
-        return {
-            "object": "list",
-            "data": shown,
-            "first_id": shown[0]["id"] if shown else None,
-            "last_id": shown[-1]["id"] if shown else None,
-            "has_more": len(items) > limit,
-        }
+        return _page(items, limit, after)
 
     @routes.post("/cancel")
     async def cancel_response(request: Request, response_id: str) -> Fields:
@@ -73,6 +63,21 @@ def build_stored_routes(service: StoringService, retelling: Retelling) -> APIRou
         return {"id": response_id, "object": "response", "deleted": True}
 
     return routes
+
+
+def _page(items: list[dict[str, Any]], limit: int, after: str | None) -> dict[str, Any]:
+    """OpenAI's list of the items behind `after`."""
+    ids = [item["id"] for item in items]
+    if after in ids:
+        items = items[ids.index(after) + 1 :]
+    shown = items[:limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(items) > limit,
+    }
 
 
 def _owner(request: Request) -> str:
