@@ -28,7 +28,6 @@ from tests.support.bare_http import (
     post,
     read_response,
 )
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -39,20 +38,21 @@ SETTINGS = {
     "router": {
         "api_keys": ["k-one"],
         "relay": {
-            "first_byte_timeout_s": 0.5,
-            "idle_timeout_s": 0.5,
+            "idle_timeout_s": 1.5,
             "body_bytes_max": BODY_MAX,
             "attempts_max": 2,
         },
-        "http": {"header_timeout_s": 0.5, "body_timeout_s": 0.5, "header_bytes_max": HEAD_MAX},
-        "admission": {"in_flight_max_per_worker": 2, "queue_length_max": 1, "queue_wait_s_max": 2},
+        "http": {"header_timeout_s": 1.5, "body_timeout_s": 1.5, "header_bytes_max": HEAD_MAX},
+        "admission": {"in_flight_max_per_worker": 2, "queue_length_max": 1, "queue_wait_s_max": 30},
         "discovery": {"probe_interval_s": 0.2},
     }
 }
 
 
 @contextlib.asynccontextmanager
-async def router_before(directory: Path, *workers: ObedientWorker) -> AsyncIterator[int]:
+async def router_before(
+    directory: Path, *workers: ObedientWorker, first_byte_timeout_s: float = 1.5
+) -> AsyncIterator[int]:
     """A router process; gives its port once it serves all models."""
     port = free_port(HOST, frozenset())
     metrics_port = free_port(HOST, frozenset({port}))
@@ -60,10 +60,11 @@ async def router_before(directory: Path, *workers: ObedientWorker) -> AsyncItera
     config.write_text(json.dumps(SETTINGS))
     command = [sys.executable, "-m", "rhizome.cli.main", "router", "--config", str(config)]
     command += ["--port", str(port), "--metrics-port", str(metrics_port)]
+    patience = {"RHIZOME_ROUTER__RELAY__FIRST_BYTE_TIMEOUT_S": str(first_byte_timeout_s)}
     for worker in workers:
         command += ["--worker", f"http://127.0.0.1:{worker.port}"]
     with (directory / "log").open("wb") as log:
-        process = start(command, log)
+        process = start(command, log, patience)
     try:
         await serves(port, {worker.model for worker in workers})
         yield port
@@ -73,8 +74,9 @@ async def router_before(directory: Path, *workers: ObedientWorker) -> AsyncItera
     assert b"Traceback" not in (directory / "log").read_bytes()
 
 
-def start(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=log, stderr=log, env=environment_copy())
+def start(command: list[str], log: IO[bytes], settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    environment = environment_copy() | settings
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
 async def serves(port: int, models: set[str]) -> None:
@@ -91,7 +93,7 @@ async def serves(port: int, models: set[str]) -> None:
 async def is_ready(port: int) -> None:
     """Waits for the probe after which a worker that broke off gets requests again."""
     asks = b"GET /health/ready HTTP/1.1\r\nhost: r\r\n\r\n"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await exchange(port, asks))[0].status != 200:  # noqa: ASYNC110 - it is elsewhere
             await asyncio.sleep(0.05)
 
@@ -254,7 +256,7 @@ async def test_each_failure_has_its_answer(tmp_path: Path) -> None:
             assert ("retry-after" in answer.headers) == row.retry_after, row.name
             assert (answer.headers.get("connection") == "close") == row.ends, row.name
             if row.ends:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     assert await reader.read() == b"", row.name
             writer.close()
         for status in (400, 413, 422, 429, 500, 503):
@@ -283,11 +285,12 @@ async def test_workers_that_are_full_or_gone_say_when_to_come_back(tmp_path: Pat
     worker, other = ObedientWorker(), ObedientWorker("gone")
     async with obedient(worker):
         async with obedient(other) as going:
-            async with router_before(tmp_path, worker, other) as port:
-                held = [asyncio.ensure_future(exchange(port, post(chat("hold")))) for _ in range(3)]
-                await eventually(lambda: len(worker.requests) == 2)
-                await asyncio.sleep(0.1)  # until the third waits in line
-                [full] = await exchange(port, post(chat()))
+            async with router_before(tmp_path, worker, other, first_byte_timeout_s=60) as port:
+                asked = [
+                    asyncio.ensure_future(exchange(port, post(chat("hold")))) for _ in range(4)
+                ]
+                [first], held = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                [full] = first.result()
                 assert (full.status, full.error_code) == (429, "queue_full")
                 assert int(full.headers["retry-after"]) >= 1
                 worker.held.set()

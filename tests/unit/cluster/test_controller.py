@@ -39,7 +39,7 @@ class Fleet:
                 "router": {"discovery": {"registry_poll_s": 0.01}},
                 "controller": {
                     "interval_s": 0.01,
-                    "leader_ttl_s": 0.4,
+                    "leader_ttl_s": 2,
                     "scaling": {"up_after_s": 0.05, "down_after_s": 0.2},
                 },
                 **changes,
@@ -62,7 +62,7 @@ class Fleet:
             yield controller
 
     async def living(self, *worker_ids: str) -> None:
-        await eventually(lambda: set(self.host.workers) == set(worker_ids), within_s=5)
+        await eventually(lambda: set(self.host.workers) == set(worker_ids))
 
     async def scale(self, workers: int) -> None:
         await self.stores.desired.put_target("m", ModelTarget(workers=workers))

@@ -17,7 +17,7 @@ from workers.engine.base import EngineFacts, Say
 from workers.runner import WorkerPlace, WorkerRunner
 
 KEY = "rzk-test-key-of-the-engine"
-SETTINGS = WorkerSettings(heartbeat_s=0.01, lease_ttl_s=0.5, start_timeout_s=5, drain_grace_s=5)
+SETTINGS = WorkerSettings(heartbeat_s=0.01, lease_ttl_s=2, start_timeout_s=30, drain_grace_s=30)
 EVENTS = (EventSource(endpoint="tcp://127.0.0.1:1", topic="kv", curve_key="k"),)
 
 

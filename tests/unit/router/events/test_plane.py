@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 from tests.unit.router.events.publisher import Publisher
 from tests.unit.router.prefix.events_told import BLOCK, removed, stored, tokens_of
 
-TIMING = Timing(pause_s=0.02, pause_s_max=0.1, silence_s=0.1, check_s=0.2)
+TIMING = Timing(pause_s=0.02, pause_s_max=0.1, silence_s=1.0, check_s=0.2)
 
 
 def worker(*sources: EventSource, incarnation: str = "one", ranks: int = 1) -> WorkerRecord:
