@@ -22,7 +22,7 @@ from router.peers.view import PeerView
 from router.scheduling.load import LoadBook
 from tests.support.waiting import eventually
 
-_SETTINGS = PeerSettings(interval_s=0.002, whole_interval_s=0.05, lease_s=0.4)
+_SETTINGS = PeerSettings(interval_s=0.002, whole_interval_s=0.05, lease_s=2.0)
 
 
 @dataclass
