@@ -233,69 +233,69 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _vllm(model: Path) -> SimpleNamespace:
-    import torch
     from vllm import SamplingParams
-    from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
-    from vllm.config.kv_events import KVEventsConfig
+    from vllm.config import ModelConfig
     from vllm.utils.hashing import sha256
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
-    from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.outputs import ModelRunnerOutput
     from vllm.v1.request import Request, RequestStatus
-    from vllm.v1.structured_output import StructuredOutputManager
 
     init_none_hash(sha256)
     model_config = ModelConfig(model=str(model), dtype="float32", max_model_len=_TOKENS_MAX)
     events: list[Any] = []
-
-    def scheduler(engine: EngineProfile) -> Any:
-        cache = CacheConfig(block_size=engine.block_size, enable_prefix_caching=True)
-        config = VllmConfig(
-            model_config=model_config,
-            cache_config=cache,
-            scheduler_config=SchedulerConfig(
-                max_num_seqs=engine.max_num_seqs,
-                max_num_batched_tokens=engine.max_num_batched_tokens,
-                max_model_len=_TOKENS_MAX,
-                long_prefill_token_threshold=engine.long_prefill_token_threshold,
-                watermark=engine.watermark,
-                policy=engine.policy,
-                enable_chunked_prefill=True,
-                is_encoder_decoder=False,
-                async_scheduling=False,
-            ),
-            kv_events_config=KVEventsConfig(enable_kv_cache_events=True, publisher="null"),
-        )
-        cache.num_gpu_blocks = engine.kv_blocks
-        spec = FullAttentionSpec(
-            block_size=engine.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
-        )
-        made = VllmScheduler(
-            vllm_config=config,
-            kv_cache_config=KVCacheConfig(
-                num_blocks=engine.kv_blocks,
-                kv_cache_tensors=[],
-                kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
-            ),
-            structured_output_manager=StructuredOutputManager(config),
-            block_size=engine.block_size,
-        )
-        made.kv_event_publisher = SimpleNamespace(publish=events.append)
-        return made
-
-    def hasher(block_size: int) -> Any:
-        return get_request_block_hasher(block_size, sha256)
-
     return SimpleNamespace(
-        scheduler=scheduler,
-        hasher=hasher,
+        scheduler=lambda engine: _vllm_scheduler(model_config, engine, events),
+        hasher=lambda block_size: get_request_block_hasher(block_size, sha256),
         events=events,
         ModelRunnerOutput=ModelRunnerOutput,
         Request=Request,
         RequestStatus=RequestStatus,
         SamplingParams=SamplingParams,
     )
+
+
+def _vllm_scheduler(model_config: Any, engine: EngineProfile, events: list[Any]) -> Any:
+    """vLLM's own scheduler of an engine of the profile; what it publishes goes to `events`."""
+    import torch
+    from vllm.config import CacheConfig, SchedulerConfig, VllmConfig
+    from vllm.config.kv_events import KVEventsConfig
+    from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    cache = CacheConfig(block_size=engine.block_size, enable_prefix_caching=True)
+    config = VllmConfig(
+        model_config=model_config,
+        cache_config=cache,
+        scheduler_config=SchedulerConfig(
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_model_len=_TOKENS_MAX,
+            long_prefill_token_threshold=engine.long_prefill_token_threshold,
+            watermark=engine.watermark,
+            policy=engine.policy,
+            enable_chunked_prefill=True,
+            is_encoder_decoder=False,
+            async_scheduling=False,
+        ),
+        kv_events_config=KVEventsConfig(enable_kv_cache_events=True, publisher="null"),
+    )
+    cache.num_gpu_blocks = engine.kv_blocks
+    spec = FullAttentionSpec(
+        block_size=engine.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
+    )
+    made = VllmScheduler(
+        vllm_config=config,
+        kv_cache_config=KVCacheConfig(
+            num_blocks=engine.kv_blocks,
+            kv_cache_tensors=[],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        ),
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=engine.block_size,
+    )
+    made.kv_event_publisher = SimpleNamespace(publish=events.append)
+    return made
 
 
 @pytest.mark.parametrize("seed", range(40))
