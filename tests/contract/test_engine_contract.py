@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,19 @@ from rhizome.clock import SystemClock
 from rhizome.settings.load import environment_copy
 from tests.support.engine_contract.compare import differences
 from tests.support.engine_contract.engines import real_vllm, simulated, write_tokenizer
-from tests.support.engine_contract.play import Answer, listening, play
+from tests.support.engine_contract.fuzz import drawn_rows
+from tests.support.engine_contract.play import QUIET_S, Answer, listening, play
 from tests.support.engine_contract.rows import ROWS, Row
+from tests.support.engine_contract.rows_asked import ASKED
+from tests.support.engine_contract.rows_tools import CALLS, PARSER_FLAGS
 from workers.engine.simulated.server.words import Words
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 Answers = dict[str, Answer]
 RECORDED = Path(__file__).parents[1] / "data" / "vllm-0.32" / "answers.json"
-EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+PLAIN: tuple[Row, ...] = (*ROWS, *ASKED, *drawn_rows())
+EVERY_ROW = pytest.mark.parametrize("row", [*PLAIN, *CALLS], ids=lambda row: row.name)
 NOT_SIMULATED = re.compile(
     r"_created$|request_params_|_kv_computed|request_num_preemptions|max_num_g"
 )
@@ -44,25 +48,34 @@ def recorded() -> Answers:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def of_simulation(recorded: Answers, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     words = Words(write_tokenizer(tmp_path_factory.mktemp("model")), SystemClock())
-    async with simulated(words) as worker:
-        url = f"http://127.0.0.1:{worker.port}"
-        async with listening(worker.sources[0].endpoint, quiet_s=0.03) as events:
-            answers = await play(url, ROWS, events, recorded)
-    assert events.sequences == list(range(len(events.sequences)))
+    answers: Answers = {}
+    for rows, parser in ((PLAIN, False), (CALLS, True)):
+        async with simulated(words, tool_parser=parser) as worker:
+            url, events = f"http://127.0.0.1:{worker.port}", worker.sources[0].endpoint
+            answers |= await _asked(rows, url, events, recorded, quiet_s=0.03)
     return answers
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def of_vllm(
-    recorded: Answers, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Answers]:
-    async with real_vllm(tmp_path_factory.mktemp("vllm")) as engine:
-        async with listening(engine.events) as events:
-            answers = await play(engine.url, ROWS, events, recorded)
-        assert events.sequences == list(range(len(events.sequences)))
-        answers["metrics"] |= _families(answers["metrics"].pop("text"))
-        _record(answers, environment_copy().get("RHIZOME_RECORD_CONTRACT"))
-        yield answers
+async def of_vllm(recorded: Answers, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    answers: Answers = {}
+    for rows, flags in ((PLAIN, ()), (CALLS, PARSER_FLAGS)):
+        async with real_vllm(tmp_path_factory.mktemp("vllm"), *flags) as engine:
+            answers |= await _asked(rows, engine.url, engine.events, recorded, quiet_s=QUIET_S)
+    answers["metrics"] |= _families(answers["metrics"].pop("text"))
+    _record(answers, environment_copy().get("RHIZOME_RECORD_CONTRACT"))
+    return answers
+
+
+async def _asked(
+    rows: Iterable[Row], url: str, endpoint: str, recorded: Answers, quiet_s: float
+) -> Answers:
+    # Where a model chooses how many tokens it says, the events are not known before.
+    known = {row.name: recorded.get(row.name, {}) for row in rows if not row.says_freely}
+    async with listening(endpoint, quiet_s=quiet_s) as events:
+        answers = await play(url, rows, events, known)
+    assert events.sequences == list(range(len(events.sequences)))
+    return answers
 
 
 @EVERY_ROW

@@ -91,8 +91,8 @@ async def simulated(words: Words, **changes: object) -> AsyncIterator[SimulatedW
 
 
 @asynccontextmanager
-async def real_vllm(directory: Path) -> AsyncIterator[RunningEngine]:
-    """vLLM on CPU with the rows' model, adapter and cache."""
+async def real_vllm(directory: Path, *flags: str) -> AsyncIterator[RunningEngine]:
+    """vLLM on CPU with the rows' model, adapter and cache, and further `flags`."""
     model = await asyncio.to_thread(ensure_model, "demo:llama", directory / "models")
     events = {
         "enable_kv_cache_events": True,
@@ -115,6 +115,7 @@ async def real_vllm(directory: Path) -> AsyncIterator[RunningEngine]:
             *("--enable-request-id-headers", "--enable-lora", "--max-lora-rank", "8"),
             *("--lora-modules", f"{rows.ADAPTER}={_write_adapter(directory / 'adapter')}"),
             *("--kv-events-config", json.dumps(events)),
+            *flags,
         ],
         env=environment_copy() | _ENVIRONMENT,
     )

@@ -108,7 +108,9 @@ async def play(
     are waited for."""
     answers: dict[str, Answer] = {}
     timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    # vLLM closes a connection after a fault of its own, so that none is used twice.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         for row in rows:
             answer = await _ask(session, url, row)
             if row.path.startswith("/v1/") and answer["status"] == 200:

@@ -19,6 +19,8 @@ MODEL = "m"
 ADAPTER = "l1"
 ONLY: Fields = {"allowed_token_ids": [300], "ignore_eos": True, "temperature": 0}
 FREE: Fields = {"ignore_eos": True, "temperature": 0}
+MODELS_CHOICE = frozenset({"stop_reason"})
+"""A model may end with any of its ends, and each is told in another way."""
 WARM: Fields = {"temperature": 0.8}
 
 
@@ -34,6 +36,13 @@ class Row:
     headers: dict[str, str] = field(default_factory=dict)
     exact: bool = False
     """Whether the whole answer is the same, but for ids and times."""
+    free: frozenset[str] = frozenset()
+    """Names of what a model chooses, whose values are not compared."""
+
+    @property
+    def says_freely(self) -> bool:
+        """Whether the model chooses how many tokens it says."""
+        return "completion_tokens" in self.free
 
     @property
     def verb(self) -> str:

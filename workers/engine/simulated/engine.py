@@ -70,6 +70,7 @@ class SimulatedEngine:
                 curve=True,
                 kept_batches=settings.event_ring_batches,
             ),
+            tool_parser=flags.reads_tool_calls,
             breakable=flags.faults,
         )
         self._worker = SimulatedWorker(setup, self._listener, words, self._clock)

@@ -80,6 +80,7 @@ async def start_fleet(
         adapters=flags.lora_modules,
         api_key=plan.api_key,
         seed=spec.seed,
+        tool_parser=flags.reads_tool_calls,
         breakable=flags.faults,
     )
     place = EventPlace(

@@ -30,6 +30,8 @@ class SimRequest:
 
     Without it such blocks are private to the request.
     """
+    reads_cache: bool = True
+    """Whether it may skip what the cache holds; what needs all of its prompt computed may not."""
 
     def key_of(self, index: int) -> BlockKey:
         """The key of the sequence's full block of that index, prompt or output."""

@@ -279,7 +279,7 @@ class Scheduler:
     def _admit(self, progress: Progress) -> bool:
         """Adopts what is cached of it, if all its tokens so far have room."""
         request, size = progress.request, self._block_size
-        findable = (progress.tokens - 1) // size
+        findable = (progress.tokens - 1) // size if request.reads_cache else 0
         hits = self.pool.match(request.keys_of(0, findable), findable)
         needed = -(-progress.tokens // size) - len(hits) + self.pool.count_evictable(hits)
         reserve = self._watermark_blocks if self._running else 0

@@ -1,31 +1,54 @@
 """Request bodies as vLLM 0.32 reads them: the same fields, defaults, refusals, and their order.
 
 Fields that change nothing here (penalties, `user`, what is unknown) are accepted and ignored;
-those that would need a model (a prompt's log probabilities, constrained output, media) are refused
-in words.
+those that would need a model (beam search, media) are refused in words.
 """
 
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from workers.engine.simulated.server.checks import (
+    check_chat,
+    check_completion,
+    check_messages,
+    check_tool_choice,
+    with_role,
+)
+from workers.engine.simulated.server.constraints import (
+    AnyFormat,
+    StructuredOutputs,
+    effective,
+    satisfying,
+)
+from workers.engine.simulated.server.fields import (
+    CHAT_ORDER,
+    COMPLETION_ORDER,
+    Unheeded,
+    UnheededInChats,
+)
 from workers.engine.simulated.server.refusals import (
     Refusal,
     contradiction,
+    fault_at,
     malformed,
     malformed_fields,
+    not_simulated,
 )
+from workers.engine.simulated.server.tool_calls import call_text
 
 _INT64_MAX = 2**63 - 1
 _STOP_STRINGS_MAX = 1024
-_PROMPTS_MAX = 1024
 _decoder = msgspec.json.Decoder()
 
 TokenId = Annotated[int, Field(ge=0)]
+Message = Annotated[dict[str, Any], AfterValidator(with_role)]
 Stop = str | Annotated[list[str], Field(max_length=_STOP_STRINGS_MAX)] | None
 
 
@@ -42,7 +65,7 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = False
 
 
-class GenerationBody(_Body):
+class GenerationBody(_Body, Unheeded):
     """What chat and completion bodies share."""
 
     stream: bool | None = False
@@ -70,13 +93,17 @@ class GenerationBody(_Body):
     add_special_tokens: bool | None = None
     echo: bool | None = False
     prompt_logprobs: int | None = None
-    response_format: dict[str, Any] | None = None
-    structured_outputs: dict[str, Any] | None = None
+    response_format: AnyFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    bad_words: list[str] = Field(default_factory=list)
     priority: int = Field(0, ge=-_INT64_MAX - 1, le=_INT64_MAX)
     request_id: str | None = None
     session_id: str | None = None
     cache_salt: str | None = None
     return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    return_prompt_text: bool | None = None
+    logprob_token_ids: list[int] | None = None
     use_beam_search: bool = False
 
     @property
@@ -85,9 +112,36 @@ class GenerationBody(_Body):
         return self.max_tokens
 
     @property
+    def limit_name(self) -> str:
+        """The field that says so."""
+        return "max_tokens"
+
+    @property
     def logprobs_asked(self) -> int | None:
         """How many candidates are shown for each token; None for no log probabilities at all."""
         return None
+
+    @property
+    def prompt_logprobs_asked(self) -> int | None:
+        """How many candidates are shown for each token of the prompt, None for none at all."""
+        if self.prompt_logprobs is None and self.echo:
+            return self.logprobs_of_echo
+        return self.prompt_logprobs
+
+    @property
+    def logprobs_of_echo(self) -> int | None:
+        """What `echo` makes of `prompt_logprobs`."""
+        return self.logprobs_asked
+
+    @property
+    def output_wanted(self) -> bool:
+        """Whether anything that is generated is shown."""
+        return True
+
+    def bound_text(self, rng: random.Random, words: list[str]) -> str | None:
+        """What has to be said, where something has; raises `Refusal`."""
+        asked = effective(self.structured_outputs, self.response_format)
+        return None if asked is None else satisfying(asked, rng, words)
 
     @property
     def stops(self) -> list[str]:
@@ -114,11 +168,21 @@ class CompletionBody(GenerationBody):
     max_tokens: int | None = 16
     n: int = 1
     suffix: str | None = None
+    prompt_embeds: bytes | list[bytes] | None = None
     logprobs: int | None = None
 
     @property
     def logprobs_asked(self) -> int | None:
         return self.logprobs
+
+    @property
+    def output_wanted(self) -> bool:
+        return not (self.echo and self.max_tokens == 0)
+
+    @property
+    def output_limit(self) -> int | None:
+        # Engines cannot make nothing: where only the prompt is wanted, one token is made.
+        return self.max_tokens if self.output_wanted else 1
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -131,10 +195,10 @@ class CompletionBody(GenerationBody):
         return list(prompt or ())
 
 
-class ChatBody(GenerationBody):
+class ChatBody(GenerationBody, UnheededInChats):
     """`/v1/chat/completions`."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Message]
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
@@ -148,8 +212,46 @@ class ChatBody(GenerationBody):
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
+    def limit_name(self) -> str:
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
+    @property
     def logprobs_asked(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def logprobs_of_echo(self) -> int | None:
+        return self.top_logprobs or 0
+
+    @property
+    def role(self) -> str:
+        """Who says the answer."""
+        return "assistant" if self.add_generation_prompt else str(self.messages[-1]["role"])
+
+    @property
+    def echoed_text(self) -> str:
+        """The last message, where `echo` joins the answer to it."""
+        last = self.messages[-1]
+        if not self.echo or last.get("role") != self.role:
+            return ""
+        content = last.get("content") or ""
+        if isinstance(content, list):
+            return "\n".join(str(part.get("text", "")) for part in content)
+        return str(content)
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer is a tool call."""
+        return bool(self.tools) and self.tool_choice not in (None, "none", "auto")
+
+    def bound_text(self, rng: random.Random, words: list[str]) -> str | None:
+        if not self.must_call or self.tools is None:
+            return super().bound_text(rng, words)
+        functions = [tool["function"] for tool in self.tools]
+        if isinstance(self.tool_choice, dict):
+            name = self.tool_choice["function"]["name"]
+            functions = [one for one in functions if one["name"] == name]
+        return call_text(functions, rng, words)
 
 
 class TokenizeBody(_Body):
@@ -179,42 +281,33 @@ Known = TypeVar("Known", bound=BaseModel)
 def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
     """The body and its fields as they came; raises `Refusal`, as all readers here."""
     fields = read_object(raw)
-    _check_before(fields)
-    if fields.get("prompt") in (None, "") and not fields.get("prompt_embeds"):
-        raise contradiction(
-            "Either prompt or prompt_embeds must be provided and non-empty.", "prompt"
-        )
+    check_completion(fields)
     if fields.get("max_tokens", 0) is None:
         fields.pop("max_tokens")
-    body = validated(CompletionBody, fields)
-    if body.prompt is None or body.suffix is not None:
-        raise Refusal(
-            "Embeddings and suffixes are not simulated.", status=501, kind="NotImplemented"
+    body = validated(CompletionBody, fields, COMPLETION_ORDER)
+    if body.prompt_embeds:
+        if body.prompt_logprobs is not None:
+            raise Refusal("prompt_logprobs is not compatible with prompt embeds.")
+        raise contradiction(
+            "You must set `--enable-prompt-embeds` to input `prompt_embeds`.", "prompt_embeds"
         )
-    if len(body.prompts) > _PROMPTS_MAX:
-        raise contradiction(f"At most {_PROMPTS_MAX} prompts fit into one request.", "prompt")
+    if body.suffix is not None:
+        words = "suffix is only supported for models with FIM completion rendering"
+        raise Refusal(words, param="suffix")
     if not body.prompts:
         raise Refusal("You must pass at least one prompt")
-    _refuse_what_needs_a_model(body, body.logprobs is not None and bool(body.echo))
+    _refuse_beams(body)
     return body, fields
 
 
-def read_chat(raw: bytes) -> tuple[ChatBody, dict[str, Any]]:
+def read_chat(raw: bytes, tool_parser: bool = False) -> tuple[ChatBody, dict[str, Any]]:
+    """The same of a chat; tools can only be called where there is a `tool_parser`."""
     fields = read_object(raw)
-    _check_before(fields)
-    _check_tools(fields)
-    if fields.get("top_logprobs") and not fields.get("logprobs"):
-        words = "when using `top_logprobs`, `logprobs` must be set to true."
-        raise contradiction(words, "top_logprobs")
-    if fields.get("continue_final_message") and fields.get("add_generation_prompt"):
-        raise Refusal(
-            "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
-        )
-    body = validated(ChatBody, fields)
+    check_chat(fields)
+    body = validated(ChatBody, fields, CHAT_ORDER)
     check_messages(body.messages)
-    _refuse_what_needs_a_model(body)
-    if body.tools:
-        _check_named_tool(body.tools, body.tool_choice)
+    _refuse_beams(body)
+    if body.tools and not tool_parser:
         check_tool_choice(body.tool_choice)
     return body, fields
 
@@ -236,14 +329,14 @@ def read_detokenize(raw: bytes) -> DetokenizeBody:
 def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object of a body."""
     if not raw:
-        raise malformed([_fault("missing", ("body",), "Field required", None)])
+        raise malformed([fault_at("missing", ("body",), "Field required", None)])
     try:
         value = _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _decode_slowly(raw)
     if not isinstance(value, dict):
         words = "Input should be a valid dictionary or object to extract fields from"
-        raise malformed([_fault("model_attributes_type", ("body",), words, value)])
+        raise malformed([fault_at("model_attributes_type", ("body",), words, value)])
     return value
 
 
@@ -252,7 +345,7 @@ def _decode_slowly(raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except json.JSONDecodeError as error:
-        fault = _fault("json_invalid", ("body", error.pos), "JSON decode error", {})
+        fault = fault_at("json_invalid", ("body", error.pos), "JSON decode error", {})
         raise malformed([fault | {"ctx": {"error": error.msg}}]) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise Refusal(
@@ -260,93 +353,16 @@ def _decode_slowly(raw: bytes) -> Any:
         ) from error
 
 
-def validated(kind: type[Known], fields: dict[str, Any]) -> Known:
-    """The typed body; raises `Refusal` with all of its faults."""
+def validated(kind: type[Known], fields: dict[str, Any], order: Sequence[str] = ()) -> Known:
+    """The typed body; raises `Refusal` with all of its faults, by the `order` of fields."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise malformed_fields(error) from error
+        raise malformed_fields(error, order) from error
 
 
-def _fault(kind: str, place: tuple[Any, ...], words: str, value: Any) -> dict[str, Any]:
-    return {"type": kind, "loc": place, "msg": words, "input": value}
-
-
-def check_salt(fields: dict[str, Any]) -> None:
-    """Comes before the types of fields are looked at."""
-    salt = fields.get("cache_salt")
-    if salt is not None and (not isinstance(salt, str) or not salt):
-        words = "Parameter 'cache_salt' must be a non-empty string if provided."
-        raise contradiction(words, "cache_salt")
-
-
-def _check_before(fields: dict[str, Any]) -> None:
-    """vLLM's checks that come before the types of fields are looked at."""
-    check_salt(fields)
-    if fields.get("stream_options") and not fields.get("stream"):
-        words = "Stream options can only be defined when `stream=True`."
-        raise contradiction(words, "stream_options")
-
-
-def _check_tools(fields: dict[str, Any]) -> None:
-    tools, choice = fields.get("tools"), fields.get("tool_choice")
-    if tools == []:
-        raise contradiction(
-            "`tools` must not be an empty array. "
-            "Either provide at least one tool or omit the field entirely.",
-            "tools",
-        )
-    if "tool_choice" not in fields and tools:
-        fields["tool_choice"] = "auto"
-    elif choice not in (None, "none") and tools is None:
-        raise contradiction("When using `tool_choice`, `tools` must be set.", "tool_choice")
-
-
-def check_tool_choice(choice: str | dict[str, Any] | None) -> None:
-    """Tool calls need a parser, and this engine was started without one."""
-    if choice == "auto":
-        raise Refusal(
-            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-        )
-    if choice == "required":
-        raise Refusal('tool_choice="required" requires --tool-call-parser to be set')
-    if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-        raise Refusal(f'tool_choice=function "{name}" requires --tool-call-parser to be set')
-
-
-def _check_named_tool(tools: list[dict[str, Any]], choice: Any) -> None:
-    if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-        if name not in [(tool.get("function") or {}).get("name") for tool in tools]:
-            raise contradiction(
-                "The tool specified in `tool_choice` does not match any of the specified `tools`",
-                "tool_choice",
-            )
-
-
-def check_messages(messages: list[dict[str, Any]]) -> None:
-    """There are some, and each has somebody who says it."""
-    if not messages:
-        raise Refusal(
-            "Cannot apply chat template to an empty conversation. Provide at least one message."
-        )
-    for number, message in enumerate(messages):
-        if not isinstance(message.get("role"), str):
-            kind = "ChatCompletionDeveloperMessageParam"
-            place = ("body", "messages", number, kind, "role")
-            raise malformed([_fault("missing", place, "Field required", message)])
-
-
-def _refuse_what_needs_a_model(body: GenerationBody, of_prompt: bool = False) -> None:
-    asked = {
-        "logprobs": of_prompt,
-        "prompt_logprobs": body.prompt_logprobs is not None,
-        "structured_outputs": body.structured_outputs is not None,
-        "use_beam_search": body.use_beam_search,
-        "response_format": (body.response_format or {}).get("type", "text") != "text",
-    }
-    for name, wanted in asked.items():
-        if wanted:
-            words = f"{name} is not simulated."
-            raise Refusal(words, param=name, status=501, kind="NotImplementedError")
+def _refuse_beams(body: GenerationBody) -> None:
+    if body.use_beam_search:
+        if body.stream:
+            raise Refusal("Streaming is not currently supported with beam search")
+        raise not_simulated("use_beam_search")

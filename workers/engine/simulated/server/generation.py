@@ -16,21 +16,17 @@ import msgspec
 from rhizome.ids import new_id
 from rhizome.render.outcomes import CannotRender
 from rhizome.render.renderer import BUDGET_S
-from workers.engine.simulated.server.answers import (
-    CHAT,
-    COMPLETION,
-    Form,
-    Heading,
-    Question,
-    answer,
-)
+from workers.engine.simulated.server.answers import Form, Heading, Question, answer
 from workers.engine.simulated.server.bodies import (
     ChatBody,
     CompletionBody,
     GenerationBody,
     read_chat,
     read_completion,
+    read_object,
 )
+from workers.engine.simulated.server.chat_answers import CHAT
+from workers.engine.simulated.server.completion_answers import COMPLETION
 from workers.engine.simulated.server.http import Exchange
 from workers.engine.simulated.server.messages import (
     MessageBody,
@@ -41,7 +37,7 @@ from workers.engine.simulated.server.messages import (
     refused,
 )
 from workers.engine.simulated.server.rank import Choice, Rank, root_key
-from workers.engine.simulated.server.refusals import Refusal, out_of_range
+from workers.engine.simulated.server.refusals import MALFORMED, Refusal, out_of_range
 from workers.engine.simulated.server.responses import (
     ResponseBody,
     ResponseStream,
@@ -49,7 +45,7 @@ from workers.engine.simulated.server.responses import (
     read_response,
     unknown_response,
 )
-from workers.engine.simulated.server.sampling import check_sampling
+from workers.engine.simulated.server.sampling import check_lengths, check_prompts, check_sampling
 from workers.engine.simulated.server.script import write_script
 
 if TYPE_CHECKING:
@@ -77,6 +73,7 @@ class Generation:
     def complete(self, exchange: Exchange) -> None:
         body, fields = read_completion(exchange.request.body)
         self._worker.check_model(body.model)
+        self._limit_prompt(body, fields)
 
         def render() -> Prompts:
             renderer = self._worker.words.renderer
@@ -86,7 +83,20 @@ class Generation:
         self._when_rendered(exchange, body, render, text)
 
     def chat(self, exchange: Exchange) -> None:
-        self._chat(exchange, *read_chat(exchange.request.body))
+        self._chat(exchange, *read_chat(exchange.request.body, self._worker.setup.tool_parser))
+
+    def invoke(self, exchange: Exchange) -> None:
+        """A chat or a completion, whichever the body fits."""
+        chat = "messages" in read_object(exchange.request.body)
+        try:
+            (self.chat if chat else self.complete)(exchange)
+        except Refusal as refusal:
+            if refusal.kind != MALFORMED:
+                raise
+            raise Refusal(
+                "Cannot find suitable handler for request. Expected one of: "
+                "['ChatCompletionRequest', 'CompletionRequest']"
+            ) from refusal
 
     def respond(self, exchange: Exchange) -> None:
         self._chat(exchange, *read_response(exchange.request.body))
@@ -113,16 +123,24 @@ class Generation:
 
     def _chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any]) -> None:
         self._worker.check_model(body.model)
+        self._limit_prompt(body, fields)
 
         def render() -> Prompts:
             return [self._worker.words.renderer.chat_ids(fields, BUDGET_S)]
 
         self._when_rendered(exchange, body, render, text=True)
 
+    def _limit_prompt(self, body: GenerationBody, fields: dict[str, Any]) -> None:
+        """Says how many tokens a prompt is cut to, where that is as many as fit."""
+        if body.truncate_prompt_tokens == -1:
+            context = self._worker.setup.profile.max_model_len
+            fields["truncate_prompt_tokens"] = context - bool(body.output_limit)
+
     def _when_rendered(
         self, exchange: Exchange, body: GenerationBody, render: Callable[[], Prompts], text: bool
     ) -> None:
         """Renders here or in a thread, then begins; raises `Refusal` only if it was here."""
+        check_lengths(body, self._worker.setup.profile.max_model_len)
         overhead_s = self._worker.setup.profile.request_overhead_ms / 1000
         if not text or len(exchange.request.body) <= INLINE_BYTES_MAX:
             prompts = _rendered(render)
@@ -160,7 +178,9 @@ class Generation:
         if exchange.gone:
             return
         limits = [self._limit(body, prompt) for prompt in prompts]
-        check_sampling(body, min(limits), self._worker.words.size)
+        vocabulary = self._worker.words.size
+        check_sampling(body, min(limits), vocabulary)
+        check_prompts(prompts, vocabulary)
         rank = self._rank(exchange)
         choices = self._choices(body, prompts, limits)
         form = _FORMS[type(body)]
@@ -175,8 +195,6 @@ class Generation:
         """The most output tokens for this prompt; raises `Refusal` for one that cannot run."""
         profile = self._worker.setup.profile
         longest = min(profile.max_model_len, profile.kv_tokens)
-        if not prompt:
-            raise Refusal("The decoder prompt cannot be empty")
         if len(prompt) > longest:
             count = len(prompt)
             qualifier = "at least " if count == longest + 1 else ""
@@ -186,9 +204,6 @@ class Generation:
                 "any output tokens. Please reduce the length of the input prompt."
             )
             raise out_of_range(words, "input_tokens", count)
-        highest = max(prompt)
-        if highest >= self._worker.words.size:
-            raise Refusal(f"Token id {highest} is out of vocabulary")
         room, asked = longest - len(prompt), body.output_limit
         return room if asked is None else min(room, asked)
 
@@ -218,6 +233,7 @@ class Generation:
                 choice.root = root
                 choice.salt = body.cache_salt
                 choice.session_id = body.session_id
+                choice.reads_cache = body.prompt_logprobs_asked is None
                 choice.adapter = (number, adapter) if adapter else None
                 choices.append(choice)
         return choices
@@ -238,8 +254,22 @@ class Generation:
             model=body.model or self._worker.setup.model,
         )
         echoes = self._echoes(body) if body.echo and isinstance(body, CompletionBody) else ()
-        size = self._worker.setup.profile.block_size
-        return Question(exchange, heading, body, choices, echoes, size, limit)
+        return Question(
+            exchange=exchange,
+            heading=heading,
+            body=body,
+            choices=choices,
+            echoes=echoes,
+            prompt_text=self._prompt_text(choices[0]) if body.return_prompt_text else None,
+            tool_parser=self._worker.setup.tool_parser,
+            block_size=self._worker.setup.profile.block_size,
+            limit=limit,
+        )
+
+    def _prompt_text(self, choice: Choice) -> str:
+        script = choice.script
+        prompt = script.tokens[: script.prompt_len]
+        return self._worker.words.library.decode(prompt, skip_special_tokens=False)
 
     def _echoes(self, body: CompletionBody) -> list[str]:
         if body.return_token_ids:

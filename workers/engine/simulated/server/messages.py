@@ -17,11 +17,13 @@ from rhizome.render.outcomes import CannotRender
 from workers.engine.simulated.server.answers import Question, created_tokens, quoted
 from workers.engine.simulated.server.bodies import (
     ChatBody,
+    read_object,
+    validated,
+)
+from workers.engine.simulated.server.checks import (
     check_messages,
     check_salt,
     check_tool_choice,
-    read_object,
-    validated,
 )
 from workers.engine.simulated.server.rank import Choice
 from workers.engine.simulated.server.refusals import MALFORMED, Refusal

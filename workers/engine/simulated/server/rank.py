@@ -42,6 +42,7 @@ class Choice:
         "last_s",
         "name",
         "prompt_index",
+        "reads_cache",
         "root",
         "salt",
         "script",
@@ -61,6 +62,8 @@ class Choice:
         self.salt: str | None = None
         """The cache salt."""
         self.session_id: str | None = None
+        self.reads_cache = True
+        """Whether its prompt may be found in the cache."""
         self.root = 0
         self.keys: list[int] = []
         """The chained keys of its full blocks so far."""
@@ -129,6 +132,7 @@ class Rank:
                 output_len=script.length,
                 arrival_s=now_s,
                 priority=priority,
+                reads_cache=choice.reads_cache,
                 decode_key=lambda block: choice.key_of(block, size),
             )
         )
@@ -194,7 +198,8 @@ class Rank:
             if choice is not None:
                 choice.cached_tokens = started.cached_tokens
                 choice.started_s = step.start_s
-                stats.prefix_queries += choice.script.prompt_len
+                if choice.reads_cache:
+                    stats.prefix_queries += choice.script.prompt_len
                 stats.prefix_hits += started.cached_tokens
                 stats.queued.observe(step.start_s - choice.added_s)
         stats.preemptions += len(step.preempted)

@@ -7,7 +7,7 @@ Three kinds exist: what pydantic finds ("Bad Request", every fault listed), what
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,10 +15,13 @@ from pydantic import ValidationError
 
 MALFORMED = "Bad Request"
 """The type of errors in the body itself."""
+_MESSAGE_KIND = "ChatCompletionDeveloperMessageParam"
 _ERRORS_MAX = 10
 _INPUT_CHARS_MAX = 200
 _INNER = re.compile(r"[\[\]{}()]")
-_INNER_NAMES = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "nullable"})
+_INNER_NAMES = frozenset({"str", "int", "float", "bool", "list", "dict", "none", "nullable"}) | {
+    *("bytes", "responseformat", "structuraltagformat", "legacytagformat")
+}
 
 
 class Refusal(Exception):
@@ -67,6 +70,17 @@ def unknown_model(model: str, served: str) -> Refusal:
     )
 
 
+def not_simulated(name: str) -> Refusal:
+    """A field whose meaning would need a model."""
+    words = f"{name} is not simulated."
+    return Refusal(words, param=name, status=501, kind="NotImplementedError")
+
+
+def fault_at(kind: str, place: tuple[Any, ...], words: str, value: Any) -> dict[str, Any]:
+    """A fault as pydantic lists it."""
+    return {"type": kind, "loc": place, "msg": words, "input": value}
+
+
 def malformed(faults: list[dict[str, Any]]) -> Refusal:
     """Faults as pydantic lists them: each with `type`, `loc`, `msg`, `input`."""
     count = len(faults)
@@ -77,14 +91,22 @@ def malformed(faults: list[dict[str, Any]]) -> Refusal:
     return Refusal("\n".join(lines), param=_place(faults[0]["loc"]), kind=MALFORMED)
 
 
-def malformed_fields(error: ValidationError) -> Refusal:
-    """What pydantic says of a body."""
-    return malformed(
-        [
-            dict(found) | {"loc": ("body", *found["loc"])}
-            for found in error.errors(include_url=False)
-        ]
-    )
+def malformed_fields(error: ValidationError, order: Sequence[str] = ()) -> Refusal:
+    """What pydantic says of a body whose fields are in this order."""
+    places = {name: place for place, name in enumerate(order)}
+    found = error.errors(include_url=False)
+    found.sort(key=lambda fault: places.get(str(fault["loc"][0]), len(places)))
+    return malformed([dict(fault) | {"loc": ("body", *_place_of(fault))} for fault in found])
+
+
+def _place_of(fault: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where a fault is; a message is of the first kind that vLLM tries."""
+    place: tuple[int | str, ...] = fault["loc"]
+    if len(place) != 2 or place[0] != "messages":
+        return place
+    if fault["type"] != "missing":
+        return (*place, _MESSAGE_KIND)
+    return (*place, _MESSAGE_KIND, "role" if "content" in fault["input"] else "content")
 
 
 def _described(fault: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from workers.engine.simulated.server.answers import Question, created_tokens, qu
 from workers.engine.simulated.server.bodies import (
     ChatBody,
     GenerationBody,
-    check_salt,
     read_object,
     validated,
 )
+from workers.engine.simulated.server.checks import check_salt
 from workers.engine.simulated.server.rank import Choice
 from workers.engine.simulated.server.refusals import Refusal
 
@@ -74,10 +74,6 @@ def read_response(raw: bytes) -> tuple[ResponseBody, dict[str, Any]]:
         raise Refusal(_NO_STORE, param="background", kind="invalid_request_error")
     if asked.previous_response_id is not None:
         raise unknown_response(asked.previous_response_id)
-    if ((asked.text or {}).get("format") or {}).get("type", "text") != "text":
-        raise Refusal(
-            "text.format is not simulated.", param="text", status=501, kind="NotImplementedError"
-        )
     try:
         chat = chat_of_response(fields)
     except CannotRender as error:
@@ -85,10 +81,24 @@ def read_response(raw: bytes) -> tuple[ResponseBody, dict[str, Any]]:
     shared = {name: value for name, value in fields.items() if name in GenerationBody.model_fields}
     body = validated(
         ResponseBody,
-        shared | {"messages": chat["messages"], "max_tokens": asked.max_output_tokens, "asked": {}},
+        shared
+        | {
+            "messages": chat["messages"],
+            "max_tokens": asked.max_output_tokens,
+            "asked": {},
+            "response_format": _format(asked),
+        },
     )
     body.asked = _repeated(asked)
     return body, chat
+
+
+def _format(asked: _Asked) -> dict[str, Any] | None:
+    """The format that is asked for, as chats ask for it."""
+    wanted = (asked.text or {}).get("format")
+    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+        return {"type": "json_schema", "json_schema": wanted}
+    return wanted
 
 
 def unknown_response(response_id: str) -> Refusal:

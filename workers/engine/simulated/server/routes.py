@@ -31,7 +31,12 @@ FAULT_PATH = "/simulate/fault"
 _NOT_FOUND = b'{"detail":"Not Found"}'
 _NOT_ALLOWED = b'{"detail":"Method Not Allowed"}'
 _encode = msgspec.json.Encoder().encode
-_WITH_BODY = ("/v1/", "/tok", "/detok")
+_WITH_BODY = ("/v1/", "/tok", "/detok", "/invocations")
+_SCALE_OUT = (
+    *("/v1/chat/completions/render", "/v1/completions/render", "/inference/v1/generate"),
+    *("/v1/chat/completions/derender", "/v1/completions/derender"),
+)
+"""Endpoints that vLLM serves with `--enable-scale-out` only."""
 Handler = Callable[[Exchange], None]
 
 
@@ -56,12 +61,14 @@ class Routes:
             "/tokenize": {"POST": self._tokenize},
             "/detokenize": {"POST": self._detokenize},
             "/reset_prefix_cache": {"POST": self._reset_prefix_cache},
+            "/invocations": {"POST": self._generation.invoke},
             "/v1/completions": {"POST": self._generation.complete},
             "/v1/chat/completions": {"POST": self._generation.chat},
             "/v1/responses": {"POST": self._generation.respond},
             "/v1/messages": {"POST": self._generation.message},
             "/v1/messages/count_tokens": {"POST": self._generation.count_message},
         }
+        self._paths |= {path: {"POST": _refuse_scale_out} for path in _SCALE_OUT}
         if worker.setup.breakable:
             self._paths[FAULT_PATH] = {
                 "GET": self._breaking.describe,
@@ -210,6 +217,15 @@ class Routes:
         except CannotRender as error:
             raise Refusal(f"The tokens cannot be decoded: {error}") from error
         exchange.reply(200, _encode({"prompt": text}))
+
+
+def _refuse_scale_out(_exchange: Exchange) -> None:
+    raise Refusal(
+        "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable "
+        "them.",
+        status=403,
+        kind="PermissionDeniedError",
+    )
 
 
 def _demand_json(exchange: Exchange) -> None:

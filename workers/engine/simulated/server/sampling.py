@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from workers.engine.simulated.server.bodies import GenerationBody
 from workers.engine.simulated.server.refusals import Refusal, out_of_range
 
 _SEQUENCES_MAX = 16_384
 _LOGPROBS_MAX = 20
+
+
+def check_lengths(body: GenerationBody, context: int) -> None:
+    """What is asked for may not be more than the model's whole context."""
+    asked, name = body.output_limit, body.limit_name
+    if asked is not None and asked > context:
+        words = f"{name}={asked} cannot be greater than max_model_len={context}. "
+        raise out_of_range(f"{words}Please request fewer output tokens.", name, asked)
+    kept = body.truncate_prompt_tokens
+    if kept is not None and kept > context:
+        name = "truncate_prompt_tokens"
+        words = f"{name}={kept} cannot be greater than max_model_len = {context}. "
+        raise out_of_range(f"{words}Please request a smaller truncation size.", name, kept)
 
 
 def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
@@ -15,6 +30,7 @@ def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
         raise Refusal(f"n must be at least 1, got {body.choices}.")
     if body.choices > _SEQUENCES_MAX:
         raise Refusal(f"n must be at most {_SEQUENCES_MAX}, got {body.choices}.")
+    _check_bias(body)
     _check_ranges(body)
     if limit < 1:
         raise out_of_range(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
@@ -24,17 +40,39 @@ def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
         raise Refusal(
             f"min_tokens must be less than or equal to max_tokens={limit}, got {body.min_tokens}."
         )
-    _check_logprobs(body)
     if "" in body.stops:
         raise Refusal("stop cannot contain an empty string.")
+    if "" in body.bad_words:
+        raise Refusal(f"bad_words cannot contain an empty string. Got bad_words={body.bad_words}")
     if body.choices > 1 and body.temperature is not None and body.temperature < 1e-5:
         raise Refusal(f"n must be 1 when using greedy sampling, got {body.choices}.")
-    allowed = body.allowed_token_ids
-    if allowed is not None and not allowed:
-        raise out_of_range("allowed_token_ids is not None and empty!", "allowed_token_ids", allowed)
-    if allowed and any(not 0 <= one < vocabulary for one in allowed):
-        words = "allowed_token_ids contains out-of-vocab token id!"
-        raise out_of_range(words, "allowed_token_ids", allowed)
+    _check_logprobs(body, vocabulary)
+    _check_ids(body, vocabulary)
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
+    for prompt in prompts:
+        if not prompt:
+            raise Refusal("The decoder prompt cannot be empty")
+        if max(prompt) >= vocabulary:
+            raise Refusal(f"Token id {max(prompt)} is out of vocabulary")
+
+
+def _check_bias(body: GenerationBody) -> None:
+    broken = [one for one in body.logit_bias or () if not _is_number(one)]
+    if broken:
+        words = (
+            f"logit_bias contains key(s) that cannot be converted to integer token IDs: {broken}"
+        )
+        raise out_of_range(words, "logit_bias", broken)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        int(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_ranges(body: GenerationBody) -> None:
@@ -61,8 +99,30 @@ def _check_ranges(body: GenerationBody) -> None:
         raise Refusal(f"min_p must be in [0, 1], got {body.min_p}.")
 
 
-def _check_logprobs(body: GenerationBody) -> None:
-    shown = body.logprobs_asked
-    if shown is not None and shown > _LOGPROBS_MAX:
-        words = f"Requested sample logprobs of {shown}, which is greater than max allowed:"
-        raise out_of_range(f"{words} {_LOGPROBS_MAX}", "logprobs", shown)
+def _check_logprobs(body: GenerationBody, vocabulary: int) -> None:
+    asked = (("sample", body.logprobs_asked), ("prompt", body.prompt_logprobs_asked))
+    for kind, shown in asked:
+        count = vocabulary if shown == -1 else shown or 0
+        if count > _LOGPROBS_MAX:
+            words = f"Requested {kind} logprobs of {count}, which is greater than max allowed:"
+            name = "logprobs" if kind == "sample" else "prompt_logprobs"
+            raise out_of_range(f"{words} {_LOGPROBS_MAX}", name, count)
+
+
+def _check_ids(body: GenerationBody, vocabulary: int) -> None:
+    """Ids of tokens in any field have to be some token's."""
+    named = (
+        ("logit_bias", [int(one) for one in body.logit_bias or ()]),
+        ("stop_token_ids", body.stop_token_ids or []),
+    )
+    for name, ids in named:
+        unknown = [one for one in ids if not 0 <= one < vocabulary]
+        if unknown:
+            words = f"token_id(s) {unknown} in {name} contain out-of-vocab token ids. "
+            raise out_of_range(f"{words}Vocabulary size: {vocabulary}", name, unknown)
+    allowed = body.allowed_token_ids
+    if allowed is not None and not allowed:
+        raise out_of_range("allowed_token_ids is not None and empty!", "allowed_token_ids", allowed)
+    if allowed and any(not 0 <= one < vocabulary for one in allowed):
+        words = "allowed_token_ids contains out-of-vocab token id!"
+        raise out_of_range(words, "allowed_token_ids", allowed)

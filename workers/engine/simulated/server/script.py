@@ -7,7 +7,10 @@ are made at once; else one by one as they are needed.
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
+from array import array
 from collections.abc import Iterator, Sequence
 
 import xxhash
@@ -17,6 +20,7 @@ from workers.engine.simulated.server.words import Detokenizer, Words
 from workers.engine.simulated.tokens import TokenStream
 
 _NATURAL_MIN, _NATURAL_SPAN = 64, 448
+_64_BITS = 2**64 - 1
 
 
 class Script:
@@ -24,6 +28,8 @@ class Script:
 
     def __init__(self, words: Words, prompt: Sequence[int], body: GenerationBody) -> None:
         self.prompt_len = len(prompt)
+        self.echoed = bool(body.echo)
+        """Whether the prompt is part of what is said."""
         self.tokens = list(prompt)
         self.length = 0
         """Output tokens in all."""
@@ -65,16 +71,30 @@ def write_script(
     """The script for `prompt` with at most `limit` output tokens."""
     script = Script(words, prompt, body)
     vocabulary = body.allowed_token_ids or words.vocabulary
-    script._stream = TokenStream(seed, prompt, vocabulary)
+    stream = TokenStream(seed, prompt, vocabulary)
+    bound = _bound_ids(words, prompt, body, seed)
+    script._stream = stream if bound is None else itertools.chain(bound, stream)
     script.length = limit
-    if words.end_ids and not body.ignore_eos and not body.allowed_token_ids:
+    if words.end_ids and not body.ignore_eos and not (body.allowed_token_ids and bound is None):
         natural = max(_natural_length(prompt, seed), body.min_tokens + 1)
+        natural = natural if bound is None else len(bound) + 1
         if natural <= limit:
             script.length, script.finish_reason = natural, "stop"
             script._end_id = words.end_ids[0]
-    if body.stops or body.stop_token_ids or body.allowed_token_ids:
+    if body.stops or body.stop_token_ids or body.allowed_token_ids or bound is not None:
         _Reading(script, words, body).read()
     return script
+
+
+def _bound_ids(
+    words: Words, prompt: Sequence[int], body: GenerationBody, seed: int
+) -> list[int] | None:
+    """The tokens of what has to be said, where something has; raises `Refusal`."""
+    rng = random.Random(
+        xxhash.xxh3_64_intdigest(array("I", prompt).tobytes(), seed=seed & _64_BITS)
+    )
+    text = body.bound_text(rng, words.plain)
+    return None if text is None else words.ids_of(text)
 
 
 def _natural_length(prompt: Sequence[int], seed: int) -> int:

@@ -36,6 +36,7 @@ class Words:
         self.renderer = load_renderer(directory, clock)
         self.library: Tokenizer = self.renderer.tokenizer.library
         config = _object(directory / "config.json")
+        self._anchor = self.library.encode(_ANCHOR, add_special_tokens=False).ids
         self.size = int(config.get("vocab_size") or self.library.get_vocab_size())
         """Ids below this are valid."""
         self.max_model_len = config.get("max_position_embeddings")
@@ -48,6 +49,8 @@ class Words:
                 advice="the simulated engine needs a text model's tokenizer",
             )
         self.vocabulary = sorted(self.pieces)
+        self.plain = [self.pieces[token].strip() for token in self.vocabulary]
+        """The words themselves."""
         self.escaped = {
             token: json.dumps(piece)[1:-1].encode() for token, piece in self.pieces.items()
         }
@@ -57,6 +60,16 @@ class Words:
         """What a token adds to a text, as far as it can be told of a token alone."""
         piece = self.pieces.get(token)
         return self.library.decode([token], skip_special_tokens=False) if piece is None else piece
+
+    def ids_of(self, text: str) -> list[int]:
+        """Tokens that add `text` to whatever is there."""
+        anchor, ids = self._anchor, self.library.encode(text, add_special_tokens=False).ids
+        decoded = self.library.decode([*anchor, *ids], skip_special_tokens=False)
+        if decoded != _ANCHOR + text:
+            # Some tokenizers put a blank before a text, but not within one.
+            both = self.library.encode(_ANCHOR + text, add_special_tokens=False).ids
+            ids = both[len(anchor) :] if both[: len(anchor)] == anchor else ids
+        return list(ids)
 
     def token_strings(self, token_ids: Sequence[int]) -> list[str | None]:
         return [self.library.id_to_token(one) for one in token_ids]

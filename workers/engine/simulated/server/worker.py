@@ -43,6 +43,8 @@ class WorkerSetup:
     """Bearer key that every path but `/health` demands."""
     seed: int = 0
     events: EventPlace | None = None
+    tool_parser: bool = False
+    """Whether tool calls are read, in the Hermes form."""
     breakable: bool = False
     """Whether `/simulate/fault` is there, for clients on loopback."""
 

@@ -1,0 +1,77 @@
+"""Fields that are typed and change nothing here, and the order in which vLLM 0.32 has all fields.
+
+A client is told of the first fault by name, so the order is part of the contract.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class Unheeded(BaseModel):
+    """What generating endpoints take and a simulation has no use for."""
+
+    user: str | None = None
+    length_penalty: float = 1.0
+    watermarking: bool | None = None
+    spaces_between_special_tokens: bool = True
+    thinking_token_budget: int | None = None
+    routed_experts_prompt_start: int = Field(0, ge=0)
+    return_token_offsets: bool | None = False
+    mm_payload: Literal["tensors", "none"] = "tensors"
+    return_mm_kwargs: bool | None = None
+    kv_transfer_params: dict[str, Any] | None = None
+    ec_transfer_params: dict[str, Any] | None = None
+    vllm_xargs: dict[str, str | int | float | list[str | int | float]] | None = None
+    repetition_detection: dict[str, Any] | None = None
+    stream_interval: int | None = Field(None, ge=1)
+
+
+class UnheededInChats(BaseModel):
+    """The same of chats."""
+
+    reasoning_effort: Effort | None = None
+    include_reasoning: bool = True
+    parallel_tool_calls: bool | None = True
+    documents: list[dict[str, str]] | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    media_io_kwargs: dict[str, dict[str, Any]] | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
+
+
+CHAT_ORDER: tuple[str, ...] = (
+    *("messages", "model", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"),
+    *("max_tokens", "max_completion_tokens", "n", "presence_penalty", "response_format"),
+    *("seed", "stop", "stream", "stream_options", "temperature", "top_p", "tools"),
+    *("tool_choice", "reasoning_effort", "thinking_token_budget", "include_reasoning"),
+    *("parallel_tool_calls", "user", "use_beam_search", "top_k", "min_p", "repetition_penalty"),
+    *("watermarking", "length_penalty", "stop_token_ids", "include_stop_str_in_output"),
+    *("ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens"),
+    *("truncate_prompt_tokens", "truncation_side", "prompt_logprobs", "logprob_token_ids"),
+    *("allowed_token_ids", "bad_words", "echo", "add_generation_prompt"),
+    *("continue_final_message", "add_special_tokens", "documents", "chat_template"),
+    *("chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs", "structured_outputs"),
+    *("priority", "request_id", "session_id", "return_tokens_as_token_ids", "return_token_ids"),
+    *("routed_experts_prompt_start", "return_token_offsets", "return_prompt_text"),
+    *("mm_payload", "return_mm_kwargs", "cache_salt", "kv_transfer_params"),
+    *("ec_transfer_params", "vllm_xargs", "repetition_detection", "stream_interval"),
+)
+COMPLETION_ORDER: tuple[str, ...] = (
+    *("model", "prompt", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens"),
+    *("n", "presence_penalty", "seed", "stop", "stream", "stream_options", "suffix"),
+    *("temperature", "top_p", "user", "use_beam_search", "top_k", "min_p"),
+    *("repetition_penalty", "watermarking", "length_penalty", "stop_token_ids"),
+    *("include_stop_str_in_output", "ignore_eos", "min_tokens", "skip_special_tokens"),
+    *("spaces_between_special_tokens", "truncate_prompt_tokens", "truncation_side"),
+    *("allowed_token_ids", "prompt_logprobs", "logprob_token_ids", "bad_words"),
+    *("prompt_embeds", "add_special_tokens", "response_format", "structured_outputs"),
+    *("priority", "request_id", "session_id", "return_tokens_as_token_ids", "return_token_ids"),
+    *("routed_experts_prompt_start", "return_token_offsets", "mm_payload", "return_mm_kwargs"),
+    *("cache_salt", "kv_transfer_params", "ec_transfer_params", "vllm_xargs"),
+    *("repetition_detection", "thinking_token_budget", "stream_interval"),
+)
