@@ -52,12 +52,15 @@ def _chat(fields: Mapping[str, Any], messages: Any) -> bytes:
 
 def _message(message: Mapping[str, Any]) -> list[bytes]:
     pieces = [b"\x00", str(message.get("role")).encode("utf-8", "replace"), b"\x00"]
+    content = message.get("content")
+    if len(message) == 2 and "role" in message and isinstance(content, str):  # as most are
+        pieces.append(content.encode("utf-8", "replace"))
+        return pieces
     for name in _FIELDS:
         value = message.get(name)
         if value:
             text = value.encode("utf-8", "replace") if isinstance(value, str) else None
             pieces += [name.encode(), b"\x00", _encoder.encode(value) if text is None else text]
-    content = message.get("content")
     for part in content if isinstance(content, list) else (content,):
         pieces.append(_part(part))
     return pieces

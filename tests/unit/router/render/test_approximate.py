@@ -76,3 +76,12 @@ def test_nothing_in_a_body_is_an_error() -> None:
     ]
     for body in odd:
         assert isinstance(render_approximate(body), bytes)
+
+
+def test_every_field_counts_whatever_others_there_are() -> None:
+    def bytes_of(**message: Any) -> bytes:
+        return render_approximate({"messages": [message]})
+
+    assert bytes_of(role="user", content="hi") == bytes_of(role="user", content="hi", id=1)
+    assert bytes_of(name="a", content="hi") != bytes_of(name="b", content="hi")
+    assert bytes_of(role="tool", tool_call_id="a") != bytes_of(role="tool", tool_call_id="b")
