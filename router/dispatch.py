@@ -118,7 +118,10 @@ class Dispatcher:
     def check_servable(self, model: str, excluded: set[str] | frozenset[str] = frozenset()) -> None:
         """Raises `UnknownModel`, `NotReady` or `NoHealthyWorker` if no worker could take the model
         now."""
-        if any(t.record.worker_id not in excluded for t in self.fleet.eligible(model)):
+        able = self.fleet.eligible(model)
+        if excluded:
+            able = tuple(one for one in able if one.record.worker_id not in excluded)
+        if able:
             return
         if not self.fleet.knows_model(model):
             raise self.fleet.unknown(model)
@@ -299,8 +302,8 @@ class Dispatcher:
         """Keeps what was considered, and lets the shadows choose from the same."""
         with self.faults.contained(Part.EXPLANATION):
             if job.decision is not None:
-                attempt = self._explain(job.decision, request, candidates, choice)
-                attempt.waited_ms = max(0.0, now_s - job.entered_at_s) * 1000.0
+                waited_ms = max(0.0, now_s - job.entered_at_s) * 1000.0
+                self._explain(job.decision, request, candidates, choice, waited_ms)
             if self.shadows is not None:
                 self.shadows.compare(request, candidates, choice)
 
@@ -310,14 +313,13 @@ class Dispatcher:
         request: RoutingRequest,
         candidates: Candidates,
         choice: Choice,
-    ) -> Attempt:
-        most = self.settings.decisions.candidates_max
-        considered = Considered.of(candidates, choice, most)
-        attempt = Attempt.of(self.policy.name, request, choice, considered)
+        waited_ms: float = 0.0,
+    ) -> None:
+        considered = Considered.of(candidates, choice, self.settings.decisions.candidates_max)
         trust = self.trust.get(choice.worker_id)
-        attempt.trust = None if trust is None else trust.state.value
+        state = None if trust is None else trust.state
+        attempt = Attempt.of(self.policy.name, request, choice, considered, waited_ms, state)
         decision.chose(attempt)
-        return attempt
 
     def _used(self, began_s: float) -> None:
         """A decision has been made: those that hold the router up are gone without a while."""
@@ -329,7 +331,7 @@ class Dispatcher:
         """Another router sent a prompt to a target: it will hold these blocks."""
         with self.faults.contained(Part.INDEX):
             hashes, is_exact = prediction.hashes(), prediction.is_exact
-            self._will_hold(prediction.target, hashes, None, is_exact=is_exact)
+            self._will_hold(prediction.target, hashes, None, self.clock.monotonic_s(), is_exact)
 
     def _predict(self, prompt: Prompt, target: Target, match_tokens: int, now_s: float) -> None:
         """The target will hold the prompt; others are told what they may not know of it."""
@@ -341,7 +343,7 @@ class Dispatcher:
         block_size = target.record.block_size
         hashes = prompt.hashes(block_size)
         per_block = prompt.block_tokens(block_size)
-        self._will_hold(target.target_id, hashes, per_block, is_exact=is_exact)
+        self._will_hold(target.target_id, hashes, per_block, now_s, is_exact)
         if self.news is not None:
             known = match_tokens // per_block if is_exact else 0
             self.news.predicted(target.target_id, hashes[known:], is_exact=is_exact)
@@ -349,13 +351,18 @@ class Dispatcher:
     def believe(self, target: Target, hashes: Sequence[int], *, is_exact: bool) -> None:
         """The target has just computed these blocks for somebody else than a request."""
         with self.faults.contained(Part.INDEX):
-            self._will_hold(target.target_id, hashes, None, is_exact=is_exact)
+            self._will_hold(target.target_id, hashes, None, self.clock.monotonic_s(), is_exact)
 
     def _will_hold(
-        self, target: str, hashes: Sequence[int], block_tokens: int | None, *, is_exact: bool
+        self,
+        target: str,
+        hashes: Sequence[int],
+        block_tokens: int | None,
+        now_s: float,
+        is_exact: bool,
     ) -> None:
         """Until events confirm it, or as long as the target keeps what no event tells of."""
-        now_s, prefix = self.clock.monotonic_s(), self.settings.prefix
+        prefix = self.settings.prefix
         if is_exact:
             self.index.predict(target, hashes, now_s + prefix.predicted_ttl_s)
         else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from random import Random
 
 from rhizome.settings.tree import AdmissionSettings
@@ -70,4 +69,4 @@ def plain_candidates(
 
 def safe_choice(request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
     """The least loaded candidate, drawn among equals; there must be one."""
-    return replace(LeastLoadedPolicy().choose(request, candidates, rng), reason=REASON)
+    return LeastLoadedPolicy().choose(request, candidates, rng)._replace(reason=REASON)

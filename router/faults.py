@@ -88,7 +88,7 @@ class _Contained:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if not isinstance(error, Exception) or isinstance(error, RhizomeError):
+        if error is None or isinstance(error, RhizomeError) or not isinstance(error, Exception):
             return False
         self.faults.note(self.part, error)
         return True

@@ -95,7 +95,7 @@ class RouterMetrics:
 
     def rendered(self, model: str, why: Why) -> None:
         """A prompt's token ids are known, or not for that reason."""
-        self.prompts.labels(model if self._knows_model(model) else "unknown", why.value).inc()
+        self.prompts.labels(model if self._knows_model(model) else "unknown", why).value += 1
 
     def loop_late(self, late_s: float) -> None:
         """The event loop was late by so much."""

@@ -105,10 +105,13 @@ class SignalReporter:
         )
 
     def _window(self, model: str) -> _Window:
-        if not self._fleet.knows_model(model):
-            return _Window()  # not kept: names that nobody serves must not take memory
-        record = self._fleet.record_of_model(model)
-        return self._windows.setdefault(model if record is None else record.model, _Window())
+        window = self._windows.get(model)
+        if window is None:
+            window = _Window()
+            if self._fleet.knows_model(model):  # names that nobody serves must not take memory
+                record = self._fleet.record_of_model(model)
+                return self._windows.setdefault(model if record is None else record.model, window)
+        return window
 
 
 def _p90(values: deque[float]) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from rhizome.settings.tree import AdmissionSettings
 from router.admission.classes import Priority
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target
+from router.load_columns import FewLoads, LoadSources, ManyLoads
 from router.peers.view import PeerView, nobody
 from router.prefix.credit import TierWorth, usable_blocks
 from router.prefix.index import PrefixIndex
@@ -29,8 +30,6 @@ from router.scheduling.types import FEW, Candidates, FewCandidates, Floats, Ints
 from router.trust.book import TrustBook
 
 Rows = npt.NDArray[np.intp]
-_HEAD_DONE_MAX = 0.95
-"""Part of a prompt that may be presumed done."""
 _MATCH_KEPT_S = 0.1
 _MATCHES_MAX = 32
 
@@ -67,17 +66,12 @@ class Board:
         self.names = [target.target_id for target in targets]
         self._row_of = {name: row for row, name in enumerate(self.names)}
         count = len(targets)
-        self._in_flight = np.zeros(count, np.int64)
-        self._queued_tokens = np.zeros(count, np.int64)
-        self._kv_usage = np.zeros(count)
+        loads = FewLoads if count <= FEW else ManyLoads
+        self.loads = loads(LoadSources(sources.fleet, sources.book, sources.peers), targets)
         self._prefill_tokens_per_s = np.ones(count)
         self._overhead_ms = np.zeros(count)
         self._attention_tokens = np.ones(count)
         self._is_learned = np.zeros(count, np.bool_)
-        self._head_tokens = np.zeros(count, np.int64)
-        self._head_since_s = np.zeros(count)
-        self._planned_tokens = np.zeros(count, np.int64)
-        self._has_plans = False
         self._decode_step_ms = np.ones(count)
         self._credit_scale = np.ones(count)
         self._first_token_unknown = np.ones(count, np.bool_)
@@ -94,8 +88,9 @@ class Board:
         self._slots = np.array([sources.index.slot_of(name) for name in self.names], np.intp)
         self._rows_of_size = _rows_of_size(targets)
         self._matches: dict[Prompt, tuple[float, Ints]] = {}
+        self._no_match = [0] * count
         for row in range(count):
-            self.refresh_load(row)
+            self.loads.refresh(row)
             self.refresh_speeds(row)
             self.refresh_trust(row)
         self.refresh_unknown_speeds()
@@ -104,18 +99,20 @@ class Board:
         self, prompt: Prompt, priority: Priority, excluded: set[str], now_s: float
     ) -> Candidates:
         """All targets but those of excluded workers; good until the next change."""
-        if len(self.names) <= FEW:
-            candidates: Candidates = self._few(prompt, priority, now_s)
+        loads = self.loads
+        if isinstance(loads, FewLoads):
+            candidates: Candidates = self._few(loads, prompt, priority, now_s)
         else:
+            matched = self._match_tokens(prompt, now_s)
             candidates = Candidates(
                 self.names,
-                self._match_tokens(prompt, now_s),
-                self._in_flight,
+                np.zeros(len(self.names), np.int64) if matched is None else matched,
+                loads.in_flight,
                 self._room[priority],
-                self._tokens_left(now_s),
+                loads.tokens_left(now_s, self._prefill_tokens_per_s),
                 self._prefill_tokens_per_s,
                 self._decode_step_ms,
-                self._kv_usage,
+                loads.kv_usage,
                 self._overhead_ms,
                 self._attention_tokens,
                 self._is_learned,
@@ -124,7 +121,9 @@ class Board:
             return candidates
         return candidates.where([one.record.worker_id not in excluded for one in self.targets])
 
-    def _few(self, prompt: Prompt, priority: Priority, now_s: float) -> FewCandidates:
+    def _few(
+        self, loads: FewLoads, prompt: Prompt, priority: Priority, now_s: float
+    ) -> FewCandidates:
         """All targets, as lists."""
         speeds = self._speeds
         if speeds is None:
@@ -135,45 +134,24 @@ class Board:
                 self._attention_tokens.tolist(),
                 self._is_learned.tolist(),
             )
+        matched = self._match_tokens(prompt, now_s)
         lists = Lists(
-            self._match_tokens(prompt, now_s).tolist(),
-            self._in_flight.tolist(),
+            self._no_match if matched is None else matched.tolist(),
+            loads.in_flight,
             self._room_of_few[priority],
-            self._tokens_left_of_few(now_s, speeds.prefill_tokens_per_s),
+            loads.tokens_left(now_s, speeds.prefill_tokens_per_s),
             speeds.prefill_tokens_per_s,
             speeds.decode_step_ms,
-            self._kv_usage.tolist(),
+            loads.kv_usage,
             speeds.overhead_ms,
             speeds.attention_tokens,
             speeds.is_learned,
         )
         return FewCandidates(self.names, lists)
 
-    def plan(self, row: int, work_tokens: int) -> None:
-        """Counts work as queued at a target that will get it, until `forget_plans`."""
-        self._has_plans = True
-        self._planned_tokens[row] += work_tokens
-
-    def forget_plans(self) -> None:
-        """Counts only what was dispatched."""
-        if self._has_plans:
-            self._has_plans = False
-            self._planned_tokens.fill(0)
-
     def target(self, target_id: str) -> Target:
         """The target of that id."""
         return self.targets[self._row_of[target_id]]
-
-    def refresh_load(self, row: int) -> None:
-        """Reads again what the target has to do."""
-        target, sources = self.targets[row], self._sources
-        name, book, peers = target.target_id, sources.book, sources.peers
-        told = book.in_flight(name) + peers.in_flight(name)
-        self._in_flight[row] = told + sources.fleet.elsewhere(target)
-        self._queued_tokens[row] = book.queued_tokens(name) + peers.queued_tokens(name)
-        self._head_tokens[row], self._head_since_s[row] = book.head(name)
-        load = sources.fleet.load(target)
-        self._kv_usage[row] = load.kv_usage if load is not None else 0.0
 
     def refresh_speeds(self, row: int) -> None:
         """Reads again how fast the target is."""
@@ -215,50 +193,21 @@ class Board:
         """For tests: raises AssertionError if a row is not what its sources say."""
         before = [column.copy() for column in self._columns()]
         for row in range(len(self.targets)):
-            self.refresh_load(row)
+            self.loads.refresh(row)
             self.refresh_speeds(row)
             self.refresh_trust(row)
         for old, new in zip(before, self._columns(), strict=True):
             assert np.array_equal(old, new)
 
-    def _columns(self) -> tuple[Floats | Ints, ...]:
+    def _columns(self) -> tuple[list[Any] | Floats | Ints, ...]:
         return (
-            self._in_flight,
-            self._queued_tokens,
-            self._kv_usage,
+            *self.loads.columns(),
             self._prefill_tokens_per_s,
             self._overhead_ms,
             self._attention_tokens,
-            self._head_tokens,
-            self._head_since_s,
             self._decode_step_ms,
             self._credit_scale,
         )
-
-    def _tokens_left(self, now_s: float) -> Ints:
-        """Work queued at each target, less what it is presumed to have done of the first prompt.
-
-        A prompt whose first byte has not come is not done, however long it has taken, so the last
-        part of it is kept.
-        """
-        done = (now_s - self._head_since_s) * self._prefill_tokens_per_s
-        done = np.minimum(done, self._head_tokens * _HEAD_DONE_MAX).astype(np.int64)
-        left: Ints = self._queued_tokens - done + self._planned_tokens
-        return left
-
-    def _tokens_left_of_few(self, now_s: float, speeds: list[float]) -> list[int]:
-        """The same of a few."""
-        heads = self._head_tokens.tolist()
-        queued: list[int] = self._queued_tokens.tolist()
-        if self._has_plans:
-            queued = (self._queued_tokens + self._planned_tokens).tolist()
-        if any(heads):
-            since_s = self._head_since_s.tolist()
-            for row, head in enumerate(heads):
-                if head:
-                    done = (now_s - since_s[row]) * speeds[row]
-                    queued[row] -= int(min(done, head * _HEAD_DONE_MAX))
-        return queued
 
     def _speed(self, learned: float, stand_in: float) -> float:
         """What was learned, if it can be a speed."""
@@ -267,30 +216,34 @@ class Board:
         self._sources.faults.note(Part.SPEEDS, f"a learned speed of {learned}")
         return stand_in
 
-    def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints:
-        """Credit of each target, scaled by the trust in it; none if the index fails."""
+    def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints | None:
+        """Credit of each target, scaled by the trust in it; None if nobody has any, or if the index
+        fails."""
         with self._sources.faults.contained(Part.INDEX):
             tokens = self._lately_matched(prompt, now_s)
-            return (tokens * self._credit_scale).astype(np.int64) if self._scales_credit else tokens
-        return np.zeros(len(self.targets), np.int64)
+            if tokens is not None and self._scales_credit:
+                return (tokens * self._credit_scale).astype(np.int64)
+            return tokens
+        return None
 
-    def _lately_matched(self, prompt: Prompt, now_s: float) -> Ints:
+    def _lately_matched(self, prompt: Prompt, now_s: float) -> Ints | None:
         """As `_matched`, but as it was a moment ago for a prompt that is looked at again and again
         because it waits."""
-        at_s, tokens = self._matches.get(prompt, (-math.inf, None))
-        if tokens is not None and now_s - at_s < _MATCH_KEPT_S:
-            return tokens
+        known = self._matches.get(prompt)
+        if known is not None and now_s - known[0] < _MATCH_KEPT_S:
+            return known[1]
         tokens = self._matched(prompt, now_s)
-        self._matches.pop(prompt, None)
-        self._matches[prompt] = (now_s, tokens)
-        if len(self._matches) > _MATCHES_MAX:
-            del self._matches[next(iter(self._matches))]
+        if tokens is not None:
+            self._matches.pop(prompt, None)
+            self._matches[prompt] = (now_s, tokens)
+            if len(self._matches) > _MATCHES_MAX:
+                del self._matches[next(iter(self._matches))]
         return tokens
 
-    def _matched(self, prompt: Prompt, now_s: float) -> Ints:
+    def _matched(self, prompt: Prompt, now_s: float) -> Ints | None:
         """Credit of each target in full trust; the prompt is matched once per block size in use."""
         index = self._sources.index
-        tokens = np.zeros(len(self.targets), np.int64)
+        tokens: Ints | None = None
         for block_size, rows in self._rows_of_size:
             hashes = prompt.hashes(block_size)
             if index.holds_none(hashes, now_s):
@@ -298,6 +251,8 @@ class Board:
             per_block = prompt.block_tokens(block_size)
             usable = hashes[: usable_blocks(per_block, prompt.tokens)]
             slots = index.match_tiers(usable, now_s).worth(self._sources.tiers)
+            if tokens is None:
+                tokens = np.zeros(len(self.targets), np.int64)
             tokens[rows] = slots[self._slots[rows]] * per_block
         return tokens
 
@@ -309,7 +264,8 @@ class Standings:
     sources: Sources
     _boards: dict[str, Board] = field(default_factory=dict)
     _places: dict[str, tuple[Board, int]] = field(default_factory=dict)
-    _generations: tuple[int, int] = (-1, -1)
+    _fleet_generation: int = -1
+    _index_generation: int = -1
 
     def of(self, model: str) -> Board:
         """The model's board, up to date."""
@@ -324,24 +280,41 @@ class Standings:
     def plan(self, target_id: str, work_tokens: int) -> None:
         """Counts work as queued at a target that will get it, until `forget_plans`."""
         for board, row in self._places_of((target_id,)):
-            board.plan(row, work_tokens)
+            board.loads.plan(row, work_tokens)
 
     def forget_plans(self) -> None:
         """Counts only what was dispatched."""
         for board in self._boards.values():
-            board.forget_plans()
+            board.loads.forget_plans()
 
     def refresh(self) -> None:
         """Takes in all changes since the last call."""
         sources = self.sources
-        generations = (sources.fleet.generation, sources.index.generation)
-        if generations != self._generations:
-            self._generations = generations
+        fleet, index, book = sources.fleet, sources.index, sources.book
+        if fleet.generation != self._fleet_generation or index.generation != self._index_generation:
+            self._fleet_generation, self._index_generation = fleet.generation, index.generation
             self._boards.clear()
             self._places.clear()
-        for changed in (sources.book.changed, sources.fleet.changed, sources.peers.changed):
+        if book.changed:
+            for name in book.changed:
+                if name in self._places:
+                    board, row = self._places[name]
+                    board.loads.refresh_own(row)
+            book.changed.clear()
+        if (
+            fleet.changed
+            or sources.peers.changed
+            or sources.speeds.changed
+            or sources.trust.changed
+        ):
+            self._refresh_rest()
+
+    def _refresh_rest(self) -> None:
+        """Takes in what changes less often than this router's own load."""
+        sources = self.sources
+        for changed in (sources.fleet.changed, sources.peers.changed):
             for board, row in self._places_of(changed):
-                board.refresh_load(row)
+                board.loads.refresh(row)
             changed.clear()
         if sources.speeds.changed:
             for board, row in self._places_of(sources.speeds.changed):
@@ -349,10 +322,9 @@ class Standings:
             for board in self._boards.values():
                 board.refresh_unknown_speeds()
             sources.speeds.changed.clear()
-        if sources.trust.changed:
-            for board, row in self._places_of(sources.trust.changed):
-                board.refresh_trust(row)
-            sources.trust.changed.clear()
+        for board, row in self._places_of(sources.trust.changed):
+            board.refresh_trust(row)
+        sources.trust.changed.clear()
 
     def _places_of(self, names: Iterable[str]) -> list[tuple[Board, int]]:
         return [self._places[name] for name in names if name in self._places]

@@ -59,15 +59,14 @@ class Turns:
 
         Raises `UnknownModel` or `NoHealthyWorker`.
         """
-        self._dispatcher.check_servable(job.model, job.excluded)
-        job.entered_at_s = self._clock.monotonic_s()
-        first_s = self._line.first_rank_s(job.model, job.priority)
-        if first_s is not None and (
-            first_s <= job.entered_at_s + self._dispatcher.least_prefill_s(job)
-        ):
+        dispatcher, model = self._dispatcher, job.model
+        dispatcher.check_servable(model, job.excluded)
+        now_s = job.entered_at_s = self._clock.monotonic_s()
+        first_s = self._line.first_rank_s(model, job.priority)
+        if first_s is not None and first_s <= now_s + dispatcher.least_prefill_s(job):
             return None
-        until_s = job.entered_at_s + self._settings.hold_s_max
-        found = self._dispatcher.assign_or_hold(job, may_hold=self._may_hold(job.model, until_s))
+        until_s = now_s + self._settings.hold_s_max
+        found = dispatcher.assign_or_hold(job, may_hold=self._may_hold(model, until_s, now_s))
         return found if isinstance(found, Assignment) else None
 
     def wait(self, job: Job, pending: Pending) -> Ticket:
@@ -126,12 +125,12 @@ class Turns:
         self._line.check_invariants()
         assert len(self._line) <= len(self._jobs)
 
-    def _may_hold(self, model: str, until_s: float) -> bool:
+    def _may_hold(self, model: str, until_s: float, now_s: float) -> bool:
         """Whether a job that may wait until then though there is room for it may do so now."""
         settings = self._settings
         return (
             settings.late_binding
-            and self._clock.monotonic_s() < until_s
+            and now_s < until_s
             and self._line.length(model) <= settings.hold_length_max
         )
 
@@ -149,7 +148,7 @@ class Turns:
             pending.set_exception(error)
             return None
         until_s = min(ticket.rank_s, ticket.entered_at_s + self._settings.hold_s_max)
-        may_hold = self._may_hold(job.model, until_s)
+        may_hold = self._may_hold(job.model, until_s, self._clock.monotonic_s())
         return self._dispatcher.assign_or_hold(job, may_hold=may_hold)
 
     def _too_late(self, ticket: Ticket) -> QueueTimeout:

@@ -115,12 +115,14 @@ class Verifier:
         return self.book.counts_tokens(target.target_id for target in targets_of(record))
 
     def expect(self, assignment: Assignment) -> Expectation | None:
-        """What to compare the answer with; to be called when the request is sent."""
+        """What to compare the answer with, if anything; to be called when the request is sent."""
+        target, prompt = assignment.target, assignment.job.prompt
+        if not (prompt.exact or assignment.predicted_tokens):
+            return None
         with self._faults.contained(Part.TRUST):
-            target, prompt = assignment.target, assignment.job.prompt
             scale = self.book.credit_scale(target.target_id)
             matched = round(assignment.predicted_tokens / scale) if scale else 0
-            if not self._is_turn_of(target.target_id):
+            if not (prompt.exact and self._is_turn_of(target.target_id)):
                 return Expectation(target, prompt, matched, 0, None)
             return self.expectation(target, prompt, matched)
         return None
@@ -144,8 +146,9 @@ class Verifier:
 
     def answered(self, expected: Expectation, body: EngineBody, usage: Usage) -> None:
         """The request was answered whole."""
-        with self._faults.contained(Part.TRUST):
-            self.take(expected, usage, traits_of(body))
+        if expected.matched_tokens or expected.prompt.exact:
+            with self._faults.contained(Part.TRUST):
+                self.take(expected, usage, traits_of(body))
 
     def take(self, expected: Expectation, usage: Usage, traits: Traits) -> None:
         """The same with the request's traits given."""

@@ -34,7 +34,7 @@ class Affinity:
     name = AFFINITY
 
     def choose(self, request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
-        idle = Candidates.of(replace(one, in_flight=0) for one in candidates)
+        idle = Candidates.of(one._replace(in_flight=0) for one in candidates)
         return StickyPolicy().choose(request, idle, rng)
 
 

@@ -1,4 +1,4 @@
-"""One request's decisions as they are noted while it is served: numbers in one small array.
+"""One request's decisions as they are noted while it is served: numbers packed into a few bytes.
 
 Noting must cost next to nothing, so nothing is put into words here; that is done when somebody asks
 (`router.decisions.views`).
@@ -6,12 +6,12 @@ Noting must cost next to nothing, so nothing is put into words here; that is don
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,21 +22,25 @@ Columns = npt.NDArray[np.float32]
 
 COST = 0
 """The row of `Considered.columns` that holds what the policy minimised."""
-FIELDS = tuple(field.name for field in fields(Candidate))[1:]
+FIELDS = Candidate._fields[1:]
 """The numbers of a candidate; each has its row after `COST`, in this order."""
-_BYTES_OF_ARRAY = 128
-_BYTES_OF_CANDIDATE = 8 + 4 * (1 + len(FIELDS))
-_BYTES_OF_ATTEMPT = 256
+_WHOLE = {"match_tokens", "in_flight", "in_flight_max", "queued_tokens"}
+_KINDS: list[Any] = [
+    int if name in _WHOLE else bool if name == "is_learned" else float for name in FIELDS
+]
+_BYTES_OF_NAME = 8
+_BYTES_OF_ATTEMPT = 384
 _BYTES_OF_DECISION = 512
+_pack = msgspec.msgpack.Encoder(enc_hook=np.ndarray.tolist).encode
+_unpack = msgspec.msgpack.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Considered:
+class Considered(NamedTuple):
     """The candidates of one choice as they stood then."""
 
     names: Sequence[str]
-    packed: bytes | array[float] = field(repr=False)
-    """`columns` as they lie in memory."""
+    packed: bytes
+    """`columns` as lists."""
     chosen: int
     """The column of the chosen one."""
     total: int
@@ -49,35 +53,36 @@ class Considered:
         chosen = names.index(choice.worker_id)
         lists = candidates.lists
         if lists is not None and total <= candidates_max:
-            return Considered(names, array("f", chain(choice.costs, *lists)), chosen, total)
+            return Considered(names, _pack((choice.costs, lists)), chosen, total)
         rows = [choice.costs, *[getattr(candidates, name) for name in FIELDS]]
         columns = np.array(rows, np.float32)
         if total <= candidates_max:
-            return Considered(names, columns.tobytes(), chosen, total)
+            return Considered(names, _packed(columns), chosen, total)
         kept = np.argpartition(choice.costs, candidates_max - 1)[:candidates_max]
         if chosen not in kept:
             kept[-1] = chosen
         places = kept.tolist()
         kept_names = [names[at] for at in places]
-        return Considered(kept_names, columns[:, kept].tobytes(), places.index(chosen), total)
+        return Considered(kept_names, _packed(columns[:, kept]), places.index(chosen), total)
 
     @property
     def columns(self) -> Columns:
         """One column a candidate, the rows as `COST` and `FIELDS` say. Whole numbers are exact up
         to 2**24."""
-        return np.frombuffer(self.packed, np.float32).reshape(1 + len(FIELDS), -1)
+        costs, numbers = _unpack(self.packed)
+        return np.array([costs, *numbers], np.float32)
 
-    def candidate(self, place: int) -> Candidate:
-        """The candidate in that column."""
-        numbers = dict(zip(FIELDS, self.columns[1:, place].tolist(), strict=True))
-        whole = {
-            name: int(numbers[name])
-            for name in ("match_tokens", "in_flight", "in_flight_max", "queued_tokens")
-        }
-        is_learned = bool(numbers["is_learned"])
-        return Candidate(
-            worker_id=self.names[place], **{**numbers, **whole, "is_learned": is_learned}
-        )
+    def candidates(self) -> list[Candidate]:
+        """One a column."""
+        return [
+            Candidate(name, *(make(number) for make, number in zip(_KINDS, numbers, strict=True)))
+            for name, numbers in zip(self.names, self.columns[1:].T.tolist(), strict=True)
+        ]
+
+
+def _packed(columns: Columns) -> bytes:
+    costs, *numbers = columns.tolist()
+    return _pack((costs, numbers))
 
 
 @dataclass(slots=True)
@@ -102,27 +107,36 @@ class Attempt:
     """Why the next worker was tried, as an error's code."""
 
     @staticmethod
-    def of(policy: str, request: RoutingRequest, choice: Choice, considered: Considered) -> Attempt:
+    def of(
+        policy: str,
+        request: RoutingRequest,
+        choice: Choice,
+        considered: Considered,
+        waited_ms: float = 0.0,
+        trust: str | None = None,
+    ) -> Attempt:
         """What a choice says of itself; what became of it comes later."""
         return Attempt(
-            worker=choice.worker_id,
-            model=request.model,
-            policy=policy,
-            reason=choice.reason,
-            prompt_tokens=request.prompt_tokens,
-            predicted_ttft_ms=choice.chosen.predicted_ttft_ms,
-            considered=considered,
+            choice.worker_id,
+            request.model,
+            policy,
+            choice.reason,
+            request.prompt_tokens,
+            choice.chosen.predicted_ttft_ms,
+            considered,
+            waited_ms,
+            trust,
         )
 
     @property
     def bytes_used(self) -> int:
         """Estimated."""
-        candidates = len(self.considered.names)
-        return _BYTES_OF_ATTEMPT + _BYTES_OF_ARRAY + _BYTES_OF_CANDIDATE * candidates
+        considered = self.considered
+        names = _BYTES_OF_NAME * len(considered.names)
+        return _BYTES_OF_ATTEMPT + names + len(considered.packed)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How the request ended."""
 
     outcome: Outcome
@@ -196,4 +210,7 @@ class Decision:
     @property
     def bytes_used(self) -> int:
         """Estimated."""
-        return _BYTES_OF_DECISION + sum(one.bytes_used for one in self.attempts)
+        used = _BYTES_OF_DECISION
+        for attempt in self.attempts:
+            used += attempt.bytes_used
+        return used

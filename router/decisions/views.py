@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from router.decisions.records import COST, Attempt, Decision, Prospect
 from router.decisions.shadows import Tally
 from router.scheduling.prediction import predicted_ttft_ms, uncached_tokens
-from router.scheduling.types import RoutingRequest
+from router.scheduling.types import Candidate, RoutingRequest
 
 
 class View(BaseModel):
@@ -186,7 +186,8 @@ def shadow_view(policy: str, tally: Tally) -> ShadowView:
 
 def _attempt(attempt: Attempt) -> AttemptView:
     considered = attempt.considered
-    order = np.argsort(considered.columns[COST], kind="stable").tolist()
+    costs, candidates = considered.columns[COST], considered.candidates()
+    order = np.argsort(costs, kind="stable").tolist()
     return AttemptView(
         worker=attempt.worker,
         model=attempt.model,
@@ -197,17 +198,21 @@ def _attempt(attempt: Attempt) -> AttemptView:
         predicted_ttft_ms=_rounded(attempt.predicted_ttft_ms),
         ttft_ms=None if attempt.ttft_ms is None else _rounded(attempt.ttft_ms),
         failure=attempt.failure,
-        candidates=[_candidate(attempt, place) for place in order],
+        candidates=[
+            _candidate(
+                attempt, candidates[place], costs[place].item(), chosen=place == considered.chosen
+            )
+            for place in order
+        ],
         candidates_total=considered.total,
     )
 
 
-def _candidate(attempt: Attempt, place: int) -> CandidateView:
-    one = attempt.considered.candidate(place)
+def _candidate(attempt: Attempt, one: Candidate, cost: float, *, chosen: bool) -> CandidateView:
     request = RoutingRequest("", attempt.model, attempt.prompt_tokens)
     return CandidateView(
         worker=one.worker_id,
-        chosen=place == attempt.considered.chosen,
+        chosen=chosen,
         match_tokens=one.match_tokens,
         uncached_tokens=uncached_tokens(request, one),
         queued_tokens=one.queued_tokens,
@@ -216,7 +221,7 @@ def _candidate(attempt: Attempt, place: int) -> CandidateView:
         kv_usage=_rounded(one.kv_usage),
         prefill_tokens_per_s=_rounded(one.prefill_tokens_per_s),
         predicted_ttft_ms=_rounded(predicted_ttft_ms(request, one)),
-        cost=_rounded(attempt.considered.columns[COST, place].item()),
+        cost=_rounded(cost),
     )
 
 

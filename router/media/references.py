@@ -31,9 +31,11 @@ _DATA = "data:"
 def may_refer(fields: Mapping[str, Any]) -> bool:
     """False only if no URL of media can be in the body: much cheaper than to look, since the text
     of plain messages is not read."""
-    return any(
-        _may_refer(fields[name]) for name in fields if name in _PLACES and fields[name] is not None
-    )
+    for name in _PLACES.intersection(fields):
+        value = fields[name]
+        if value is not None and _may_refer(value):
+            return True
+    return False
 
 
 def _may_refer(value: Any) -> bool:

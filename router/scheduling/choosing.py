@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 
+from router.scheduling.binding import should_wait
 from router.scheduling.prediction import predicted_ttft_ms
 from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest, Scored
 
@@ -68,9 +69,11 @@ def choice(
     at: int,
     reason: Reason,
     *,
-    should_wait: bool = False,
+    binds_late: bool = False,
 ) -> Choice:
-    """The candidate at position `at`, with the costs of all to explain it."""
+    """The candidate at position `at`, with the costs of all to explain it; where the policy binds
+    late, the request may better wait for it."""
     one = candidates[at]
     chosen = Scored(one, float(costs[at]), predicted_ttft_ms(request, one))
-    return Choice(one.worker_id, reason.value, chosen, costs, should_wait)
+    late = binds_late and should_wait(request, one)
+    return Choice(one.worker_id, reason, chosen, costs, late)

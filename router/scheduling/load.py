@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class ReceiptState(StrEnum):
@@ -41,6 +42,19 @@ class _Load:
     """When the latest prompt was done."""
 
 
+class TargetLoad(NamedTuple):
+    """What a target has to do."""
+
+    in_flight: int
+    queued_tokens: int
+    head_tokens: int = 0
+    """Work of the prompt that it is presumed to be at; 0 if there is none."""
+    head_since_s: float = 0.0
+
+
+_NO_LOAD = TargetLoad(0, 0)
+
+
 class LoadBook:
     """Receipts by target. A target without receipts takes no memory."""
 
@@ -65,19 +79,25 @@ class LoadBook:
         load = self._loads.get(target)
         return load.queued_tokens if load is not None else 0
 
-    def head(self, target: str) -> tuple[int, float]:
-        """Work of the prompt that the target is presumed to be at, and since when; 0 if none."""
+    def load(self, target: str) -> TargetLoad:
+        """All of that, and the prompt that the target is presumed to be at."""
         load = self._loads.get(target)
-        if load is None or not load.queue:
-            return 0, 0.0
+        if load is None:
+            return _NO_LOAD
+        in_flight = len(load.receipts)
+        if not load.queue:
+            return TargetLoad(in_flight, load.queued_tokens)
         first = next(iter(load.queue))
-        return first.work_tokens, max(first.reserved_at_s, load.progressed_at_s)
+        since_s = max(first.reserved_at_s, load.progressed_at_s)
+        return TargetLoad(in_flight, load.queued_tokens, first.work_tokens, since_s)
 
     def reserve(self, target: str, work_tokens: int, now_s: float) -> Receipt:
         """Books a dispatch; pair it with `release`."""
         assert work_tokens >= 0
         receipt = Receipt(target, work_tokens, now_s)
-        load = self._loads.setdefault(target, _Load())
+        load = self._loads.get(target)
+        if load is None:
+            load = self._loads[target] = _Load()
         load.receipts.add(receipt)
         load.queue[receipt] = None
         load.queued_tokens += work_tokens
@@ -87,17 +107,22 @@ class LoadBook:
     def first_byte(self, receipt: Receipt, now_s: float) -> None:
         """The target has begun to answer: the prompt is no longer queued there."""
         if receipt.state is ReceiptState.PREFILL:
-            self._loads[receipt.target].progressed_at_s = now_s
-            self._leave_queue(receipt)
+            load = self._loads[receipt.target]
+            load.progressed_at_s = now_s
+            del load.queue[receipt]
+            load.queued_tokens -= receipt.work_tokens
+            receipt.state = ReceiptState.DECODE
+            self._note(receipt.target)
 
     def release(self, receipt: Receipt) -> bool:
         """Gives the load back; True the first time, later calls change nothing."""
         if receipt.state is ReceiptState.RELEASED:
             return False
-        if receipt.state is ReceiptState.PREFILL:
-            self._leave_queue(receipt)
-        receipt.state = ReceiptState.RELEASED
         load = self._loads[receipt.target]
+        if receipt.state is ReceiptState.PREFILL:
+            del load.queue[receipt]
+            load.queued_tokens -= receipt.work_tokens
+        receipt.state = ReceiptState.RELEASED
         load.receipts.remove(receipt)
         if not load.receipts:
             assert load.queued_tokens == 0
@@ -128,13 +153,6 @@ class LoadBook:
             queued = {one for one in load.receipts if one.state is ReceiptState.PREFILL}
             assert queued == set(load.queue)
             assert load.queued_tokens == sum(receipt.work_tokens for receipt in queued)
-
-    def _leave_queue(self, receipt: Receipt) -> None:
-        load = self._loads[receipt.target]
-        del load.queue[receipt]
-        load.queued_tokens -= receipt.work_tokens
-        receipt.state = ReceiptState.DECODE
-        self._note(receipt.target)
 
     def _note(self, target: str) -> None:
         self.changed.add(target)

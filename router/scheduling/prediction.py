@@ -26,7 +26,8 @@ def work_tokens(request: RoutingRequest, candidate: Candidates) -> Floats: ...
 def work_tokens(request: RoutingRequest, candidate: Candidate | Candidates) -> float | Floats:
     """The request's prefill in tokens of a short prompt: its uncached tokens, and what they cost
     more because each attends to all before it (see `router.scheduling.speeds`)."""
-    uncached = uncached_tokens(request, candidate)
+    missing = request.prompt_tokens - candidate.match_tokens
+    uncached = max(1, missing) if isinstance(missing, int) else np.maximum(1, missing)
     before = candidate.match_tokens + uncached / 2
     return cast("float | Floats", uncached * (1.0 + before / candidate.attention_tokens))
 
@@ -59,4 +60,6 @@ def predicted_ttft_ms(request: RoutingRequest, candidate: Candidate | Candidates
     Chunked prefill shares a step between prompts, so short ones may be served earlier than this
     and long ones not later.
     """
-    return candidate.overhead_ms + wait_ms(candidate) + prefill_ms(request, candidate)
+    speed = candidate.prefill_tokens_per_s
+    queued_ms = candidate.queued_tokens / speed * 1000.0
+    return candidate.overhead_ms + queued_ms + work_tokens(request, candidate) / speed * 1000.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from random import Random
 from typing import Any, NamedTuple, Protocol
@@ -23,8 +23,7 @@ FEW = 16
 """Up to so many candidates, Python's own numbers are quicker than arrays of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingRequest:
+class RoutingRequest(NamedTuple):
     """What the scheduler knows of a request."""
 
     request_id: str
@@ -38,8 +37,7 @@ class RoutingRequest:
     completion_tokens_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One worker that could serve the request, as known at this moment."""
 
     worker_id: str
@@ -83,7 +81,7 @@ class Lists(NamedTuple):
     is_learned: list[bool]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Candidates:
     """Candidates as columns: the fields of `Candidate`, one value a candidate.
 
@@ -102,11 +100,8 @@ class Candidates:
     overhead_ms: Floats
     attention_tokens: Floats
     is_learned: npt.NDArray[np.bool_]
-
-    @property
-    def lists(self) -> Lists | None:
-        """The columns as lists, where there are few candidates (`FewCandidates`)."""
-        return None
+    lists: Lists | None = field(default=None, init=False)
+    """The columns as lists, where there are few candidates (`FewCandidates`)."""
 
     @staticmethod
     def of(candidates: Iterable[Candidate]) -> Candidates:
@@ -170,30 +165,25 @@ class Candidates:
 class FewCandidates(Candidates):
     """Up to `FEW` candidates, kept as lists; an array is made of a column that is asked for."""
 
-    _lists: Lists
+    lists: Lists
 
     def __init__(self, worker_ids: Sequence[str], lists: Lists) -> None:
-        self.__dict__["worker_ids"] = worker_ids
-        self.__dict__["_lists"] = lists
-
-    @property
-    def lists(self) -> Lists:
-        return self._lists
+        self.worker_ids = worker_ids
+        self.lists = lists
 
     def __getattr__(self, name: str) -> Any:
         if name not in _ARRAYS:
             raise AttributeError(name)
-        made = self.__dict__[name] = np.array(getattr(self._lists, name), _ARRAYS[name])
+        made = self.__dict__[name] = np.array(getattr(self.lists, name), _ARRAYS[name])
         return made
 
     def __getitem__(self, at: int) -> Candidate:
-        numbers: list[Any] = [column[at] for column in self._lists]
-        return Candidate(self.worker_ids[at], *numbers)
+        return Candidate._make((self.worker_ids[at], *[column[at] for column in self.lists]))
 
     def where(self, chosen: Sequence[bool] | npt.NDArray[np.bool_]) -> Candidates:
         if all(chosen):
             return self
-        columns: list[Any] = [list(compress(column, chosen)) for column in self._lists]
+        columns: list[Any] = [list(compress(column, chosen)) for column in self.lists]
         return FewCandidates(list(compress(self.worker_ids, chosen)), Lists(*columns))
 
 
@@ -204,8 +194,7 @@ _ARRAYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """A candidate with the parts of its cost, kept to explain the decision."""
 
     candidate: Candidate
@@ -215,8 +204,7 @@ class Scored:
     """Predicted time to first token on this worker."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class Choice(NamedTuple):
     """The worker picked, and why."""
 
     worker_id: str

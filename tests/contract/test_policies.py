@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from random import Random
 from typing import get_args
@@ -30,6 +31,8 @@ def candidates_for(prompt_tokens: int) -> st.SearchStrategy[list[Candidate]]:
         decode_step_ms=st.floats(0.01, 1e4),
         kv_usage=st.floats(0.0, 1.0),
         overhead_ms=st.floats(0.0, 1e4),
+        attention_tokens=st.floats(100.0, 1e8) | st.just(math.inf),
+        is_learned=st.booleans(),
     )
     return st.lists(one, min_size=1, max_size=6, unique_by=lambda c: c.worker_id)
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from random import Random
 
-from router.scheduling.binding import should_wait
 from router.scheduling.choosing import choice, lowest, lowest_of_few
 from router.scheduling.prediction import prefill_ms, wait_ms
 from router.scheduling.types import Candidates, Choice, Floats, Lists, RoutingRequest
@@ -49,8 +48,7 @@ class CostPolicy:
         else:
             costs = cost_ms(request, candidates)
             at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
-        late = should_wait(request, candidates[at])
-        return choice(request, candidates, costs, at, reason, should_wait=late)
+        return choice(request, candidates, costs, at, reason, binds_late=True)
 
 
 def cost_ms(request: RoutingRequest, candidates: Candidates) -> Floats:
@@ -65,7 +63,7 @@ def cost_ms(request: RoutingRequest, candidates: Candidates) -> Floats:
 def _costs_of_few(request: RoutingRequest, few: Lists) -> list[float]:
     """`cost_ms`, to the last bit, of candidates that are too few for arrays."""
     prompt_tokens, decode_weight = request.prompt_tokens, _decode_weight(request)
-    costs = []
+    prefill_weight, costs = PREFILL_WEIGHT, []
     for match, in_flight, queued, speed, step_ms, overhead_ms, attention in zip(
         few.match_tokens,
         few.in_flight,
@@ -76,9 +74,12 @@ def _costs_of_few(request: RoutingRequest, few: Lists) -> list[float]:
         few.attention_tokens,
         strict=True,
     ):
-        uncached = max(1, prompt_tokens - match)
-        work = uncached * (1.0 + (match + uncached / 2) / attention)
-        own = work / speed * 1000.0 * (1.0 + PREFILL_WEIGHT * in_flight)
+        uncached = prompt_tokens - match if prompt_tokens > match else 1
+        own = uncached * (1.0 + (match + uncached / 2) / attention) / speed * 1000.0
+        if not in_flight:  # most are idle when it matters how quick this is
+            costs.append(overhead_ms + queued / speed * 1000.0 + own)
+            continue
+        own *= 1.0 + prefill_weight * in_flight
         decode = decode_weight * in_flight * step_ms
         costs.append(overhead_ms + queued / speed * 1000.0 + own + decode)
     return costs

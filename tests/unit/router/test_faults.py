@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,7 +124,7 @@ def wrong_choice(**changes: Any) -> Callable[[Api], None]:
         real = api.router.dispatcher.policy
 
         def choose(*given: Any) -> Any:
-            return replace(real.choose(*given), **changes)
+            return real.choose(*given)._replace(**changes)
 
         policy(choose)(api)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -31,7 +30,7 @@ WORKER = Candidate(
 
 def fleet(matches: list[int]) -> list[Candidate]:
     return [
-        replace(WORKER, worker_id=f"w{n}", match_tokens=match, queued_tokens=7 * n, overhead_ms=3.0)
+        WORKER._replace(worker_id=f"w{n}", match_tokens=match, queued_tokens=7 * n, overhead_ms=3.0)
         for n, match in enumerate(matches)
     ]
 
@@ -63,7 +62,7 @@ def test_the_cheapest_candidates_and_the_chosen_one_are_kept(
     assert len(set(considered.names)) == len(considered.names)
     given_ones = fleet(matches)
     for place, name in enumerate(considered.names):
-        assert considered.candidate(place) == given_ones[int(name[1:])]
+        assert considered.candidates()[place] == given_ones[int(name[1:])]
     candidates = Candidates.of(fleet(matches))
     costs = build_policy(policy).choose(REQUEST, candidates, Random(1)).costs
     left_out = [costs[n] for n in range(len(matches)) if f"w{n}" not in considered.names]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from router.scheduling.binding import should_wait
@@ -25,4 +23,4 @@ def test_who_waits(tokens: int, match: int, wait_ms: int, *, expected: bool) -> 
     """One token takes a millisecond, a cached prompt 20."""
     chosen = Candidate("w", match, 1, 64, wait_ms, 1000.0, 20.0, overhead_ms=20.0, is_learned=True)
     assert should_wait(RoutingRequest("r", "m", tokens), chosen) is expected
-    assert not should_wait(RoutingRequest("r", "m", tokens), replace(chosen, is_learned=False))
+    assert not should_wait(RoutingRequest("r", "m", tokens), chosen._replace(is_learned=False))

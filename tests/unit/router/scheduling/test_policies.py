@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -47,7 +46,7 @@ def test_cost_avoids_running_decodes_when_prefixes_are_equal() -> None:
 
 
 def test_cost_knows_slow_workers() -> None:
-    slow = replace(worker("slow"), prefill_tokens_per_s=1000.0)
+    slow = worker("slow")._replace(prefill_tokens_per_s=1000.0)
     assert chosen("cost", slow, worker("fast", queued=1500)).worker_id == "fast"
     assert chosen("cost", slow, worker("fast", queued=3500)).worker_id == "slow"
 
@@ -60,7 +59,7 @@ def test_cost_is_continuous_in_load() -> None:
 
 def test_cost_draws_among_nearly_equal_workers() -> None:
     policy, rng = build_policy("cost"), Random(1)
-    nearly = replace(worker("b"), prefill_tokens_per_s=4030.0)
+    nearly = worker("b")._replace(prefill_tokens_per_s=4030.0)
     workers = Candidates.of([worker("a"), nearly])
     taken = Counter(policy.choose(PROMPT, workers, rng).worker_id for _ in range(400))
     assert min(taken["a"], taken["b"]) > 150
@@ -132,7 +131,7 @@ def test_sticky_keeps_a_session_on_its_worker_as_the_prompt_grows() -> None:
         chosen(
             "sticky",
             *workers,
-            request=replace(PROMPT, session="s", block_hashes=list(range(turn))),
+            request=PROMPT._replace(session="s", block_hashes=list(range(turn))),
         ).worker_id
         for turn in range(40)
     }
@@ -143,8 +142,8 @@ def test_sticky_moves_on_when_the_home_is_saturated_or_full() -> None:
     workers = [worker(f"w{n}", in_flight=4) for n in range(4)]
     home = chosen("sticky", *workers)
     assert home.reason == "home"
-    busy = [replace(w, in_flight=8) if w.worker_id == home.worker_id else w for w in workers]
-    full = [replace(w, in_flight_max=4) if w.worker_id == home.worker_id else w for w in workers]
+    busy = [w._replace(in_flight=8) if w.worker_id == home.worker_id else w for w in workers]
+    full = [w._replace(in_flight_max=4) if w.worker_id == home.worker_id else w for w in workers]
     for others in (busy, full):
         moved = chosen("sticky", *others)
         assert moved.worker_id != home.worker_id
@@ -153,7 +152,7 @@ def test_sticky_moves_on_when_the_home_is_saturated_or_full() -> None:
 
 def test_sticky_moves_only_the_keys_of_a_worker_that_left() -> None:
     workers = [worker(f"w{n}") for n in range(8)]
-    requests = [replace(PROMPT, session=f"s{n}") for n in range(200)]
+    requests = [PROMPT._replace(session=f"s{n}") for n in range(200)]
     before = [chosen("sticky", *workers, request=one).worker_id for one in requests]
     after = [chosen("sticky", *workers[:-1], request=one).worker_id for one in requests]
     moved = [old for old, new in zip(before, after, strict=True) if old != new]
@@ -163,7 +162,7 @@ def test_sticky_moves_only_the_keys_of_a_worker_that_left() -> None:
 
 def test_sticky_without_a_session_goes_by_the_beginning_of_the_prompt() -> None:
     workers = [worker(f"w{n}") for n in range(8)]
-    longer = replace(PROMPT, request_id="other", block_hashes=[*range(62), 100, 101])
+    longer = PROMPT._replace(request_id="other", block_hashes=[*range(62), 100, 101])
     assert (
         chosen("sticky", *workers).worker_id == chosen("sticky", *workers, request=longer).worker_id
     )
