@@ -138,6 +138,11 @@ class GenerationBody(_Body, Unheeded):
         """Whether anything that is generated is shown."""
         return True
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether something may have to be said."""
+        return self.structured_outputs is not None or self.response_format is not None
+
     def bound_text(self, rng: random.Random, words: list[str]) -> str | None:
         """What has to be said, where something has; raises `Refusal`."""
         asked = effective(self.structured_outputs, self.response_format)
@@ -243,6 +248,10 @@ class ChatBody(GenerationBody, UnheededInChats):
     def must_call(self) -> bool:
         """Whether the answer is a tool call."""
         return bool(self.tools) and self.tool_choice not in (None, "none", "auto")
+
+    @property
+    def is_bound(self) -> bool:
+        return self.must_call or super().is_bound
 
     def bound_text(self, rng: random.Random, words: list[str]) -> str | None:
         if not self.must_call or self.tools is None:

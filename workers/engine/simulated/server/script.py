@@ -90,6 +90,8 @@ def _bound_ids(
     words: Words, prompt: Sequence[int], body: GenerationBody, seed: int
 ) -> list[int] | None:
     """The tokens of what has to be said, where something has; raises `Refusal`."""
+    if not body.is_bound:
+        return None
     rng = random.Random(
         xxhash.xxh3_64_intdigest(array("I", prompt).tobytes(), seed=seed & _64_BITS)
     )
