@@ -11,7 +11,10 @@ from rhizome.settings.slices import Port, Seconds, Slice
 
 class BatchSettings(Slice):
     directory: Path | None = None
-    """Where file contents are kept; absent: `batch-files` in the cluster's state directory."""
+    """Where file contents are kept, shared by all routers and runners; absent: `batch-files` in the
+    cluster's state directory."""
+    retention_s: float = Field(default=30 * 86_400, gt=0, le=3660 * 86_400)
+    """How long files, and batches that have ended, are kept."""
     file_bytes_max: int = Field(default=100 * 2**20, ge=1024, le=2**33)
     """Longest uploaded file, in bytes."""
     lines_max: int = Field(default=50_000, ge=1, le=1_000_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ _FILE, _BATCH, _OPEN = "file", "batch", "open-batch"
 _FILES_LISTED_MAX = 10_000
 _OPEN_MAX = 10_000
 _CHANGE_TRIES = 20
+_PAGE = 1000
 
 
 class OpenBatch(msgspec.Struct, frozen=True):
@@ -48,6 +49,31 @@ class Catalog:
     async def files(self) -> Sequence[FileRecord]:
         """The newest files, newest first."""
         return self._files.decode_all(await self._documents.newest(_FILE, _FILES_LISTED_MAX))
+
+    async def every_file(self) -> AsyncIterator[FileRecord]:
+        """All of them, newest first, but for those after one that is removed meanwhile."""
+        last: str | None = None
+        while page := await self._documents.newest(_FILE, _PAGE, last):
+            before = last
+            for file in self._files.decode_all(page):
+                last = file.file_id
+                yield file
+            if len(page) < _PAGE or last == before:  # none of them could be read
+                return
+
+    async def every_batch(self) -> AsyncIterator[BatchRecord]:
+        """As `every_file`."""
+        last: str | None = None
+        while page := await self._documents.newest(_BATCH, _PAGE, last):
+            before = last
+            for batch in self._batches.decode_all(page):
+                last = batch.batch_id
+                yield batch
+            if len(page) < _PAGE or last == before:  # none of them could be read
+                return
+
+    async def remove_batch(self, batch_id: str) -> bool:
+        return await self._documents.delete(_BATCH, batch_id)
 
     async def remove_file(self, file_id: str) -> bool:
         return await self._documents.delete(_FILE, file_id)

@@ -14,6 +14,7 @@ from rhizome.ids import new_id
 from router.batch.catalog import Catalog
 from router.batch.contents import Contents
 from router.batch.records import FileRecord
+from router.batch.retention import expires_at
 
 _FILENAME_LENGTH_MAX = 255
 
@@ -21,10 +22,13 @@ _FILENAME_LENGTH_MAX = 255
 class Files:
     """Files by id."""
 
-    def __init__(self, catalog: Catalog, contents: Contents, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, contents: Contents, clock: Clock, retention_s: float
+    ) -> None:
         self._catalog = catalog
         self._contents = contents
         self._clock = clock
+        self._retention_s = retention_s
 
     async def add(self, upload: UploadFile, purpose: str) -> dict[str, Any]:
         """Keeps the content first and the record after it: what is listed is there."""
@@ -44,10 +48,10 @@ class Files:
         except StoreUnavailable:
             await asyncio.to_thread(self._contents.remove, file_id)
             raise
-        return record.shown()
+        return self._shown(record)
 
     async def shown(self, file_id: str) -> dict[str, Any]:
-        return (await self._catalog.file(file_id)).shown()
+        return self._shown(await self._catalog.file(file_id))
 
     async def listed(
         self, purpose: str | None, *, newest_first: bool, after: str | None
@@ -61,7 +65,7 @@ class Files:
             if after not in ids:
                 raise InvalidRequest(f"there is no file {after!r} to go on after", param="after")
             records = records[ids.index(after) + 1 :]
-        return [record.shown() for record in records if purpose in (None, record.purpose)]
+        return [self._shown(record) for record in records if purpose in (None, record.purpose)]
 
     async def content(self, file_id: str) -> Path:
         """Where the content lies; raises `UnknownObject`."""
@@ -75,3 +79,6 @@ class Files:
         if not await self._catalog.remove_file(file_id):
             raise UnknownObject(f"there is no file {file_id!r}", param="file_id")
         await asyncio.to_thread(self._contents.remove, file_id)
+
+    def _shown(self, record: FileRecord) -> dict[str, Any]:
+        return record.shown(expires_at(record, self._retention_s))

@@ -39,6 +39,7 @@ _QUEUED_LINES_MAX = 10_000
 _EXPANSION_PAUSE_S = 0.2
 _ORPHAN_AGE_S = 60.0
 """A note without a batch is a creation that failed half way, once it is this old."""
+_GONE = "the input file was removed, or routers and runners do not share batch.directory"
 _RUNNING = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
 
 
@@ -101,7 +102,7 @@ class Progress:
             lines = await asyncio.to_thread(count_lines, path, line_bytes_max, lines_max)
         except FileNotFoundError as error:
             _log.warning("the input of %s is gone: %s", record.batch_id, error)
-            fault = BatchFault(code="file_not_found", message="the input file was removed")
+            fault = BatchFault(code="file_not_found", message=_GONE)
         if fault is None and lines == 0:
             fault = BatchFault(code="empty_file", message="the input file has no lines")
         if lines > lines_max:
@@ -137,7 +138,7 @@ class Progress:
                     return stored
         except FileNotFoundError as error:
             _log.warning("the input of %s is gone: %s", record.batch_id, error)
-            fault = BatchFault(code="file_not_found", message="the input file was removed")
+            fault = BatchFault(code="file_not_found", message=_GONE)
             return await self._place.catalog.change_batch(
                 record.batch_id, lambda stored: _failed(stored, fault, self._now())
             )

@@ -47,7 +47,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     """Unix seconds, as all times here."""
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self, expires_at: int) -> dict[str, Any]:
         """OpenAI's file object."""
         return {
             "id": self.file_id,
@@ -58,7 +58,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
             "purpose": self.purpose,
             "status": "processed",
             "status_details": None,
-            "expires_at": None,
+            "expires_at": expires_at,
         }
 
 

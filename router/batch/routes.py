@@ -2,7 +2,7 @@
 
 These routes only note what is asked; runners do the work. They refuse (503) when the store is away
 or is this process's own memory, which would forget what it accepted. `expires_after` of a file is
-not kept: files stay until they are deleted.
+not looked at: all files stay for `batch.retention_s`, or until they are deleted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def build_batch_router(
             raise StoreUnavailable("files and batches need a Redis: set redis.url")
 
     catalog, contents = Catalog(stores.documents), Contents(directory)
-    files = Files(catalog, contents, clock)
+    files = Files(catalog, contents, clock, settings.retention_s)
     routes = APIRouter(prefix="/v1", dependencies=[Depends(require_shared_store)])
     _add_file_routes(routes, files, settings.file_bytes_max)
     _add_batch_routes(routes, Batches(catalog, stores.lines, clock))

@@ -21,6 +21,7 @@ from router.batch.catalog import OpenBatch
 from router.batch.outputs import not_answered
 from router.batch.progress import Progress, Workplace
 from router.batch.records import BatchStatus
+from router.batch.retention import Retention
 from router.batch.sender import LineSender
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ _STEP_INTERVAL_S = 0.5
 _STORE_RETRY_S = 0.5
 _STEPS_AT_ONCE_MAX = 16
 _DRAFT_AGE_S = 24 * 3600.0
+_RETENTION_INTERVAL_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -46,6 +48,9 @@ class BatchRunner:
         self._sender = sender
         self._runner_id = runner_id
         self._progress = Progress(place, runner_id)
+        self._retention = Retention(
+            place.catalog, place.contents, place.clock, place.settings.retention_s
+        )
         self._held: dict[str, _Held] = {}
         self._stepping: set[str] = set()
         self._step_slots = asyncio.Semaphore(_STEPS_AT_ONCE_MAX)
@@ -53,7 +58,13 @@ class BatchRunner:
 
     async def run(self) -> None:
         """Works until cancelled; raises what a part of it failed with."""
-        loops = (self._take_lines, self._renew_leases, self._stop_unwanted, self._step_batches)
+        loops = (
+            self._take_lines,
+            self._renew_leases,
+            self._stop_unwanted,
+            self._step_batches,
+            self._forget_old,
+        )
         await asyncio.to_thread(
             self._place.contents.sweep, self._place.clock.wall_s() - _DRAFT_AGE_S
         )
@@ -77,6 +88,10 @@ class BatchRunner:
             except RequestError as error:
                 _log.debug("%s will be tried again: %s", loop.__name__, error)
                 await self._place.clock.sleep(_STORE_RETRY_S)
+
+    async def _forget_old(self, tasks: Tasks) -> None:
+        await self._retention.sweep()
+        await self._place.clock.sleep(_RETENTION_INTERVAL_S)
 
     async def _take_lines(self, tasks: Tasks) -> None:
         """Leases as many lines as there are free slots; waits when there is neither."""

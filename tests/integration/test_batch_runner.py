@@ -169,7 +169,7 @@ async def test_cancelling_takes_seconds_and_keeps_what_is_done(
             async def drained() -> bool:
                 return await bench.stores.lines.depth() == 0
 
-            await eventually(drained)
+            await eventually(drained, within_s=60)  # on a machine that does much else, too
     assert batch.status == "cancelled"
     done = batch.request_counts.completed
     assert 20 <= done < 2000
