@@ -349,5 +349,7 @@ def _facts(record: WorkerRecord) -> tuple[object, ...]:
         record.events,
         record.block_size,
         record.kv_blocks,
+        record.redoes_last_block,
+        record.chunk_tokens,
         record.data_parallel,
     )

@@ -231,8 +231,9 @@ class Verifier:
             events = (self._events(target_id) or expected.events).since(expected.events)
         record = expected.target.record
         full = expected.prompt.tokens // _block_size(expected)
-        if found is not None and found >= self._aligned(expected, full):
-            found = full
+        reusable = self._aligned(expected, full)
+        if found is not None and found >= reusable:
+            found = full if reusable else None  # nothing to be found proves nothing
         seen = Observation(
             prompt_tokens=expected.prompt.tokens,
             engine_tokens=usage.prompt_tokens,
@@ -248,8 +249,8 @@ class Verifier:
         self._tell(target_id, self.book.observe(target_id, seen))
 
     def _aligned(self, expected: Expectation, blocks: int) -> int:
-        """So many blocks, less those that its engine's alignment leaves over."""
-        return blocks - blocks % self._index.alignment(expected.target.target_id)
+        """So many blocks, less those that its engine does not reuse of them."""
+        return self._index.reused_of(expected.target.target_id, blocks)
 
     def _look_for_trouble(self) -> None:
         for target_id, subscription in self._plane.subscriptions().items():

@@ -183,6 +183,8 @@ class WorkerRunner:
             model_root=facts.model_root,
             block_size=facts.block_size,
             kv_blocks=facts.kv_blocks,
+            redoes_last_block=facts.redoes_last_block,
+            chunk_tokens=facts.chunk_tokens,
             max_model_len=facts.max_model_len,
             max_num_seqs=facts.max_num_seqs,
             data_parallel=facts.data_parallel,

@@ -55,6 +55,10 @@ class NewWorker(Asked):
     topic: str | None = Field(default=None, max_length=256)
     curve: str | None = Field(default=None, max_length=40)
     """Public key of the event sockets."""
+    eagle: Literal["on"] | None = None
+    """Its engine speculates with EAGLE or MTP heads."""
+    chunk: str | None = Field(default=None, max_length=16)
+    """The size in tokens of a chunk of its chunked local attention."""
     key: SecretStr | None = Field(default=None, max_length=4096)
     """Bearer key of its HTTP app."""
 

@@ -52,6 +52,8 @@ async def describe(worker: StaticWorker, asker: Asker, looks: int) -> WorkerReco
         model_root=_text(model.get("root")) if worker.tokenizer else None,
         block_size=_positive(cache.get("block_size")),
         kv_blocks=_positive(cache.get("num_gpu_blocks")),
+        redoes_last_block=worker.eagle,
+        chunk_tokens=worker.chunk_tokens,
         max_model_len=_positive(model.get("max_model_len")),
         data_parallel=min(data_parallel, _RANKS_MAX),
         node=worker.host,

@@ -3,7 +3,8 @@
 `URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]`
 
 With `events=off` and `tokenizer=off` a worker is routed in approximate mode, whatever it tells of
-itself.
+itself. `eagle=on` says that its engine speculates with EAGLE or MTP heads, `chunk=TOKENS` that its
+model has chunked local attention: neither can be asked for.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from urllib.parse import urlsplit
 from rhizome.errors import SettingsError
 
 _SYNTAX = "URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]"
-_OPTIONS = ("events", "replay", "topic", "curve", "tokenizer", "key", "key-file")
+_OPTIONS = ("events", "replay", "topic", "curve", "tokenizer", "eagle", "chunk", "key", "key-file")
 OFF = "off"
+ON = "on"
 _KEY_BYTES_MAX = 4096
 _CURVE_KEY_LENGTH = 40
 
@@ -38,6 +40,10 @@ class StaticWorker:
     """The event sockets' CurveZMQ public key (Z85); absent: they are plain."""
     tokenizer: bool = True
     """Whether the model's directory, if the worker names one that is here, gives the tokenizer."""
+    eagle: bool = False
+    """Whether its engine computes the last block of a cached prefix again."""
+    chunk_tokens: int | None = None
+    """The size of a chunk of its chunked local attention."""
     key: str | None = field(default=None, repr=False)
     """The bearer key of its HTTP app."""
 
@@ -70,6 +76,8 @@ def static_worker(url: str, options: Mapping[str, str]) -> StaticWorker:
         raise _wrong(url, "`replay`, `topic` and `curve` need an endpoint of events")
     if options.get("tokenizer", OFF) != OFF:
         raise _wrong(url, "`tokenizer` can only be `off`")
+    if options.get("eagle", ON) != ON:
+        raise _wrong(url, "`eagle` can only be `on`")
     if len(options.get("curve", "-" * _CURVE_KEY_LENGTH)) != _CURVE_KEY_LENGTH:
         raise _wrong(url, f"`curve` must be a public key of {_CURVE_KEY_LENGTH} characters")
     return StaticWorker(
@@ -79,6 +87,8 @@ def static_worker(url: str, options: Mapping[str, str]) -> StaticWorker:
         topic=options.get("topic", ""),
         curve=options.get("curve"),
         tokenizer="tokenizer" not in options,
+        eagle="eagle" in options,
+        chunk_tokens=_chunk_tokens(url, options),
         key=_key(url, options),
     )
 
@@ -107,6 +117,15 @@ def parse_static_workers(texts: tuple[str, ...]) -> tuple[StaticWorker, ...]:
             raise _wrong(worker.url, "the worker is given twice")
         seen.add(worker.worker_id)
     return workers
+
+
+def _chunk_tokens(url: str, options: Mapping[str, str]) -> int | None:
+    if "chunk" not in options:
+        return None
+    text = options["chunk"]
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise _wrong(url, f"`chunk` must be a number of tokens, not {text!r}")
+    return int(text)
 
 
 def _key(url: str, options: Mapping[str, str]) -> str | None:

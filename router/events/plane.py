@@ -25,6 +25,7 @@ from router.events.subscription import LinkCounters, Subscription, Timing
 from router.fleet import targets_of
 from router.prefix.feed import EventFeed, FeedCounters
 from router.prefix.index import PrefixIndex
+from router.prefix.layout import CacheTraits, Layout
 from router.prefix.verdicts import BlockCounters
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class EventPlane:
         self._targets[record.worker_id] = targets
         for target in targets:
             self._index.add_worker(target, record.kv_blocks)
+            self._index.describe(target, Layout.unheard(_traits(record)))
         for source in record.events:
             if 0 <= source.rank < len(targets) and targets[source.rank] not in self._running:
                 self._follow(targets[source.rank], source, record)
@@ -153,11 +155,16 @@ class EventPlane:
             blocks_max=record.kv_blocks,
             can_replay=source.replay_endpoint is not None,
             can_snapshot=source.snapshots,
+            traits=_traits(record),
         )
         subscription = Subscription(
             source, feed, self._context, self._keys, self._clock, self._timing
         )
         self._running[target] = (subscription, self._tasks.start(target, subscription.run()))
+
+
+def _traits(record: WorkerRecord) -> CacheTraits:
+    return CacheTraits(record.redoes_last_block, record.chunk_tokens)
 
 
 def _add(sums: EventCounters, subscription: Subscription) -> None:

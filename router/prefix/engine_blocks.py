@@ -35,7 +35,15 @@ from typing import Protocol
 from rhizome.wire.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, EngineHash, KVEvent
 from router.prefix.extra_keys import salt_and_text
 from router.prefix.hashing import extend_chain, root_hash
-from router.prefix.layout import UNCACHED_KINDS, Group, Layer, Layout, Tier
+from router.prefix.layout import (
+    PLAIN_TRAITS,
+    UNCACHED_KINDS,
+    CacheTraits,
+    Group,
+    Layer,
+    Layout,
+    Tier,
+)
 from router.prefix.names import Names, key_of, keys_of_names
 from router.prefix.table import Hashes
 from router.prefix.verdicts import BlockCounters
@@ -82,9 +90,15 @@ class EngineBlocks:
     """Translates one target's events into calls of the index."""
 
     def __init__(
-        self, target: str, truth: Truth, block_size: int | None, blocks_max: int | None
+        self,
+        target: str,
+        truth: Truth,
+        block_size: int | None,
+        blocks_max: int | None,
+        traits: CacheTraits = PLAIN_TRAITS,
     ) -> None:
         self._target = target
+        self._traits = traits
         self._truth = truth
         self._block_size = block_size
         self._device_max = COPIES_MAX if blocks_max is None else blocks_max
@@ -252,7 +266,8 @@ class EngineBlocks:
         if known is not None and known.span > span:
             return False
         self._told[number] = told
-        group = Group.of_kind(number, kind, window, event.block_size, span)
+        size = event.block_size // span
+        group = Group.of_kind(number, kind, window, span, size, self._traits)
         if known != group:
             self._groups[number] = group
             groups = tuple(self._groups[one] for one in sorted(self._groups))

@@ -29,6 +29,7 @@ from collections import deque
 
 from rhizome.wire.kv_events import KVEventBatch
 from router.prefix.engine_blocks import EngineBlocks, Truth
+from router.prefix.layout import PLAIN_TRAITS, CacheTraits
 from router.prefix.verdicts import (
     REMEMBERED,
     Action,
@@ -56,10 +57,11 @@ class EventFeed:
         blocks_max: int | None,
         can_replay: bool,
         can_snapshot: bool = False,
+        traits: CacheTraits = PLAIN_TRAITS,
         limits: FeedLimits | None = None,
     ) -> None:
         self.target = target
-        self.blocks = EngineBlocks(target, truth, block_size, blocks_max)
+        self.blocks = EngineBlocks(target, truth, block_size, blocks_max, traits)
         self.counters = FeedCounters()
         self._truth = truth
         self._can_replay = can_replay

@@ -30,7 +30,7 @@ from router.prefix.credit import Ints, Matched
 from router.prefix.holder import Holder
 from router.prefix.holdings import SET_BYTES, Holdings
 from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout, Tier
-from router.prefix.matching import Columns, by_slots, leading, reusable
+from router.prefix.matching import Columns, by_slots, cut_short, leading, reusable
 from router.prefix.prediction import PREDICTION_BYTES, Kept, Predictions
 from router.prefix.table import FEW, Hashes, keys_of
 
@@ -236,10 +236,10 @@ class PrefixIndex:
         beyond = self._endings_beyond(columns, endings, self._slower_tiers(), holder.bit)
         return max((depth for _, depth in [*endings, *beyond]), default=0)
 
-    def alignment(self, target: str) -> int:
-        """Depths of the target are multiples of so many blocks."""
+    def reused_of(self, target: str, blocks: int) -> int:
+        """How many of a prompt's leading blocks the target reuses if it holds so many."""
         holder = self._holders.get(target)
-        return holder.layout.alignment if holder is not None else 1
+        return holder.layout.reused_of(blocks) if holder is not None else blocks
 
     def block_count(self, target: str, tier: Tier = Tier.DEVICE) -> int:
         """Blocks that the target holds in a tier by the truth, suspended or not, all groups
@@ -293,7 +293,12 @@ class PrefixIndex:
         hybrid = 0
         for layout, targets in self._layouts.items():
             hybrid |= targets
-            if targets & among:
+            if not targets & among:
+                continue
+            if layout.is_leading:
+                runs = columns.plain_runs()
+                yield from cut_short(leading(runs, targets & among), layout.again)
+            else:
                 yield from reusable(columns.runs(layout), targets & among, layout)
         yield from leading(columns.plain_runs(), among & ~hybrid)
 
@@ -311,7 +316,7 @@ class PrefixIndex:
         if not tiers:
             return
         runs = columns.tier_runs(tiers)
-        hybrid = sum(self._layouts.values())
+        hybrid = sum(mask for layout, mask in self._layouts.items() if not layout.is_leading)
         ended = 0
         for mask, depth in [*endings, (-1, 0)]:
             rest = mask & among & ~hybrid & ~ended

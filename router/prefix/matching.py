@@ -36,8 +36,8 @@ class GroupsRun:
     end: int
     full: int
     """The targets that hold them in every group of full attention."""
-    windows: tuple[int, ...]
-    """The same for the groups of each window."""
+    parts: tuple[int, ...]
+    """The same for those of each other part of the layout."""
 
 
 class Columns:
@@ -130,7 +130,7 @@ class Columns:
 
     def runs(self, layout: Layout) -> list[GroupsRun]:
         """Runs of the blocks that lie on devices, for each kind of group of the layout."""
-        families = [layout.full, *(groups for _, groups in layout.windows)]
+        families = [layout.full, *layout.parts]
         groups = [self._of(group) for family in families for group in family]
         numbers = [numbers for _, numbers in groups]
         if self._predicted:
@@ -143,11 +143,11 @@ class Columns:
         found = []
         for run, (begin, end) in enumerate(pairwise(begins)):
             held = iter(masks)
-            full, *windows = (
+            full, *parts = (
                 reduce(and_, (next(held)[run] for _ in family), self._trusted) | guesses[run]
                 for family in families
             )
-            found.append(GroupsRun(begin, end, full, tuple(windows)))
+            found.append(GroupsRun(begin, end, full, tuple(parts)))
         return found
 
     def _of(self, group: Group) -> tuple[Sequence[int], Numbers]:
@@ -183,6 +183,11 @@ def leading(runs: Iterable[Run], targets: int, depth: int = 0) -> Iterator[Endin
         yield targets, end
 
 
+def cut_short(endings: Iterable[Ending], blocks: int) -> Iterator[Ending]:
+    """The same with so many blocks less, for those that have more."""
+    return ((mask, depth - blocks) for mask, depth in endings if depth > blocks)
+
+
 def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
     """The number of leading blocks of each target, by its bit; 0 for those in no ending. No
     target is in two."""
@@ -213,55 +218,81 @@ def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
 def reusable(runs: Sequence[GroupsRun], targets: int, layout: Layout) -> Iterator[Ending]:
     """How far each of the targets can reuse a prompt, for those that can at all.
 
-    The greatest length on which all groups agree: each group takes it down to the longest that it
+    The greatest length on which all groups agree: each part takes it down to the longest that it
     allows, until none does (as in vLLM's `find_longest_cache_hit`).
     """
-    sizes = [size for size, _ in layout.windows]
+    parts = [groups[0] for groups in layout.parts]
     alignment = layout.alignment
     waiting = []
-    for mask, depth in leading(((run.begin, run.end, run.full) for run in runs), targets):
+    for mask, held in leading(((run.begin, run.end, run.full) for run in runs), targets):
+        depth = max(0, held - layout.again)
         waiting.append((mask, depth - depth % alignment, 0, 0))
     while waiting:
         mask, depth, place, agreed = waiting.pop()
-        if depth and agreed == len(sizes):
+        if depth and agreed == len(parts):
             yield mask, depth
         elif depth:
-            for part, allowed in _within(runs, mask, depth, place, sizes[place], alignment):
+            among = [(run.begin, run.end, run.parts[place]) for run in runs]
+            for part, allowed in _allowed(among, mask, depth, parts[place], alignment):
                 others = agreed + 1 if allowed == depth else 1
-                waiting.append((part, allowed, (place + 1) % len(sizes), others))
+                waiting.append((part, allowed, (place + 1) % len(parts), others))
 
 
-def _within(
-    runs: Sequence[GroupsRun], targets: int, depth: int, place: int, size: int, alignment: int
+def _allowed(
+    runs: Sequence[Run], targets: int, depth: int, group: Group, alignment: int
 ) -> list[Ending]:
-    """For each of the targets the longest prefix of at most `depth` blocks whose last `size`
-    blocks, or all where it has fewer, are there; looked for from the right."""
+    """For each of the targets the longest prefix of at most `depth` blocks that groups like this
+    one allow to be reused."""
+    if group.chunk is not None:
+        return _within_chunk(runs, targets, depth, group.chunk)
+    return _within_window(runs, targets, depth, group, alignment)
+
+
+def _within_chunk(runs: Sequence[Run], targets: int, depth: int, chunk: int) -> list[Ending]:
+    """Prefixes whose blocks in the chunk where `depth` lies are there."""
+    start = depth - depth % chunk
+    cut = ((begin, min(end, depth), mask) for begin, end, mask in runs if begin < depth)
+    endings = list(leading(cut, targets, start))
+    for mask, _ in endings:
+        targets &= ~mask
+    return [*endings, (targets, start)] if targets else endings
+
+
+def _within_window(
+    runs: Sequence[Run], targets: int, depth: int, group: Group, alignment: int
+) -> list[Ending]:
+    """Prefixes whose last blocks, as many as the window has, or all where there are fewer, are
+    there, and those that are computed again; looked for from the right."""
+    again, size = group.again, (group.window or 0) + group.again
     endings: list[Ending] = []
     begun: list[Ending] = []
-    for run in reversed(runs):
-        if run.begin >= depth:
+    for begin, run_end, held in reversed(runs):
+        if begin >= depth + again:
             continue
-        present = fresh = run.windows[place] & targets
+        present = fresh = held & targets
         goes_on: list[Ending] = []
         for mask, end in begun:
             fresh &= ~mask
             if mask & present:
                 goes_on.append((mask & present, end))
-        end = min(run.end, depth)
-        end -= end % alignment
-        if fresh and end > run.begin:
+        end = min(run_end, depth + again)
+        end -= (end - again) % alignment
+        if fresh and end > begin:
             goes_on.append((fresh, end))
         begun = []
         for mask, end in goes_on:
-            if end - run.begin >= size:
-                endings.append((mask, end))
+            if end - begin >= size:
+                endings.append((mask, end - again))
                 targets &= ~mask
             else:
                 begun.append((mask, end))
         if not targets:
             return endings
     # What is left reaches back to the first block, which is enough however short it is.
-    return endings + begun
+    for mask, end in begun:
+        short = max(0, end - end % alignment - again)
+        endings.append((mask, short - short % alignment))
+    return endings
 
 
 def _runs(columns: Sequence[Numbers]) -> tuple[list[int], list[list[int]]]:

@@ -31,6 +31,11 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens per KV block."""
     kv_blocks: int | None = None
     """KV blocks of one data-parallel rank."""
+    redoes_last_block: bool = False
+    """Whether it computes the last block of a cached prefix again, as vLLM does for EAGLE and MTP
+    heads."""
+    chunk_tokens: int | None = None
+    """The size of a chunk, where the model has chunked local attention."""
     max_model_len: int | None = None
     """Longest prompt plus completion, in tokens."""
     max_num_seqs: int | None = None

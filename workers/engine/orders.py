@@ -40,6 +40,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, tag="serving"):
     max_num_seqs: int | None
     data_parallel: int
     generates: bool
+    redoes_last_block: bool = False
+    chunk_tokens: int | None = None
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True, tag="idle"):

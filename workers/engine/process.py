@@ -157,6 +157,8 @@ class VllmEngine:
             model_root=str(model),
             block_size=serving.block_size,
             kv_blocks=serving.kv_blocks,
+            redoes_last_block=serving.redoes_last_block,
+            chunk_tokens=serving.chunk_tokens,
             max_model_len=serving.max_model_len,
             max_num_seqs=serving.max_num_seqs,
             data_parallel=serving.data_parallel,

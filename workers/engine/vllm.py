@@ -112,6 +112,7 @@ def _load_plugins(arguments: Namespace) -> None:
 
 def _facts(engine: AsyncLLM, generates: bool) -> Serving:
     config = engine.vllm_config
+    speculative = config.speculative_config
     return Serving(
         block_size=config.cache_config.block_size,
         kv_blocks=config.cache_config.num_gpu_blocks,
@@ -119,6 +120,8 @@ def _facts(engine: AsyncLLM, generates: bool) -> Serving:
         max_num_seqs=config.scheduler_config.max_num_seqs,
         data_parallel=config.parallel_config.data_parallel_size,
         generates=generates,
+        redoes_last_block=speculative is not None and speculative.use_eagle_block_drop(),
+        chunk_tokens=config.model_config.attention_chunk_size,
     )
 
 

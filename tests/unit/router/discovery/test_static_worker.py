@@ -96,6 +96,15 @@ def test_a_worker_can_be_taken_as_one_that_tells_nothing() -> None:
     assert parse_static_worker("http://h:1").tokenizer
 
 
+def test_what_its_events_do_not_say_of_its_cache_can_be_given() -> None:
+    worker = parse_static_worker("http://h:1,eagle=on,chunk=8192")
+    assert (worker.eagle, worker.chunk_tokens) == (True, 8192)
+    assert not parse_static_worker("http://h:1").eagle
+    for text, part in (("eagle=off", "only be `on`"), ("chunk=no", "tokens"), ("chunk=0", "tok")):
+        with pytest.raises(SettingsError, match=part):
+            parse_static_worker(f"http://h:1,{text}")
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [("http://h:1,tokenizer=on", "only be `off`"), ("http://h:1,events=off,topic=t", "endpoint")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router.prefix.index import BLOCK_BYTES, HOLDING_BYTES, PrefixIndex
-from router.prefix.layout import Group, Layer, Layout, Tier
+from router.prefix.layout import CacheTraits, Group, Layer, Layout, Tier
 
 BIG = 2**30
 
@@ -233,3 +233,29 @@ def test_a_window_group_needs_only_the_end_of_a_prefix() -> None:
     index.store("a", [1], Layer(Tier.DEVICE, 1))
     assert index.match([1, 2, 3], 0.0) == {"a": 1}
     index.check_invariants()
+
+
+def test_one_block_less_counts_where_engines_compute_the_last_one_again() -> None:
+    index = an_index("plain", "eagle")
+    index.describe("eagle", Layout.unheard(CacheTraits(redoes_last_block=True)))
+    for target in ("plain", "eagle"):
+        index.store(target, [1, 2, 3])
+    assert index.match([1, 2, 3, 4], 0.0) == {"plain": 3, "eagle": 2}
+    assert index.match([1], 0.0) == {"plain": 1}
+    index.predict("eagle", [4, 5], 10.0)
+    assert index.match([1, 2, 3, 4, 5], 0.0) == {"plain": 3, "eagle": 4}
+    assert index.reused_of("eagle", 5) == 4
+    assert index.reused_of("eagle", 0) == index.reused_of("gone", 0) == 0
+    index.store("eagle", [3, 4, 5], Layer(Tier.HOST))
+    matched = index.match_tiers([1, 2, 3], 0.0)
+    assert matched.reused[index.slot_of("eagle")] == 3, "what lies in slower memory is fetched"
+
+
+def test_of_chunked_attention_only_the_chunk_at_the_end_counts() -> None:
+    index = an_index("w")
+    index.describe("w", Layout((Group(0), Group(1, chunk=4))))
+    index.store("w", [1, 2, 3, 4, 5, 6, 7, 8])
+    index.store("w", [5, 6], Layer(group=1))
+    assert index.match([1, 2, 3, 4, 5, 6, 7], 0.0) == {"w": 6}
+    assert index.match([1, 2, 3, 4, 5, 6, 7, 8], 0.0) == {"w": 8}, "none at the border"
+    assert index.match([1, 2, 3], 0.0) == {}
