@@ -52,3 +52,13 @@ def test_a_sequence_longer_than_the_cache_is_refused() -> None:
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ProfileUnusable, match="nothing"):
         profile({}, profile="nothing")
+
+
+def test_tool_calls_are_read_where_a_parser_is_named_and_turned_on() -> None:
+    def reads(**flags: Any) -> bool:
+        spec = ModelSpec(name="m", source="demo:llama", engine="simulated", engine_args=flags)
+        return read_flags(spec).reads_tool_calls
+
+    assert reads(**{"enable-auto-tool-choice": True, "tool-call-parser": "hermes"})
+    assert not reads(**{"tool-call-parser": "hermes"})
+    assert not reads()
