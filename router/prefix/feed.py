@@ -30,14 +30,7 @@ from collections import deque
 from rhizome.wire.kv_events import KVEventBatch
 from router.prefix.engine_blocks import EngineBlocks, Truth
 from router.prefix.layout import PLAIN_TRAITS, CacheTraits
-from router.prefix.verdicts import (
-    REMEMBERED,
-    Action,
-    FeedCounters,
-    FeedLimits,
-    Verdict,
-    items_in,
-)
+from router.prefix.verdicts import REMEMBERED, Action, FeedCounters, FeedLimits, Verdict, items_in
 
 __all__ = ["Action", "EventFeed", "FeedCounters", "FeedLimits", "Verdict"]
 
@@ -277,7 +270,8 @@ class EventFeed:
         self._replaying = self._hole = False
         self._anchor = None
         self._resume()
-        held, self._held, self._held_items, self._dropped_to = self._held, [], 0, -1
+        held, dropped_to = self._held, self._dropped_to
+        self._held, self._held_items, self._dropped_to = [], 0, -1
         asked = Action(Verdict.APPLIED)
         for sequence, batch in held:
             if self._replaying:
@@ -286,6 +280,10 @@ class EventFeed:
             action = self._take(sequence, batch)
             if action.asks:
                 asked = action
+        is_behind = self._next is not None and self._next <= dropped_to
+        if is_behind and not self._replaying and self._may_ask():
+            self._suspend()  # what was dropped meanwhile is missing
+            return self._ask()
         if not self._replaying:
             self._rounds = 0
         return asked

@@ -288,6 +288,19 @@ def test_no_input_before_a_connection_breaks_the_feed() -> None:
     assert bench.feed.live(4, told(4)).replay_from == 0
 
 
+def test_what_was_dropped_during_a_replay_is_asked_for_when_it_ends() -> None:
+    bench = Bench(limits=FeedLimits(held_batches_max=1))
+    bench.feed.connected()
+    assert bench.feed.live(1, told(1)).verdict is Verdict.HELD
+    assert bench.feed.live(0, told(0)).verdict is Verdict.HELD
+    assert bench.feed.replay_ended().replay_from == 0
+    assert bench.truth.credited == set()
+    for sequence in (0, 1):
+        bench.feed.replayed(sequence, told(sequence))
+    bench.feed.replay_ended()
+    assert bench.truth.credited == ours(0, 1)
+
+
 def test_batches_on_their_way_when_a_snapshot_was_taken_are_in_it() -> None:
     feed, truth = a_feed_with_a_snapshot_after(9)
     assert feed.live(7, told(7)).verdict is Verdict.IGNORED
