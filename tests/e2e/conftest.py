@@ -31,8 +31,12 @@ END_TIMEOUT_S = 120.0
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     """The demonstration cluster, with two Llama workers that the autoscaler leaves in place."""
-    models = [demo_model(0, min_workers=2), demo_model(1)]
-    with running_cluster("e2e", {"models": models}, tmp_path_factory.mktemp("e2e")) as running:
+    settings = {
+        "models": [demo_model(0, min_workers=2), demo_model(1)],
+        # Prompts are known exactly, however busy the machine is.
+        "router": {"rendering": {"stall_s": 2.0}},
+    }
+    with running_cluster("e2e", settings, tmp_path_factory.mktemp("e2e")) as running:
         yield running
 
 

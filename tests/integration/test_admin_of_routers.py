@@ -23,7 +23,7 @@ from rhizome.settings.load import environment_copy
 from tests.support.engine_contract.engines import write_tokenizer
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 RHIZOME = [sys.executable, "-m", "rhizome.cli.main"]
 HOST = "127.0.0.1"
 
@@ -62,7 +62,7 @@ class Rig:
             [*RHIZOME, *arguments, *admins, "--key-file", str(key_file or self.key_file)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
             env=environment_copy() | {"COLUMNS": "200"},
         )
@@ -94,7 +94,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(claim: Callable[[], bool]) -> None:
-    asyncio.run(eventually(claim, within_s=60.0, every_s=0.1))
+    asyncio.run(eventually(claim, within_s=120.0, every_s=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
                     log=log,
                     RHIZOME_ROUTER__ADMIN__KEY="the-admin-key",
                     RHIZOME_ROUTER__KEYS_FILE=str(keys_file),
+                    RHIZOME_ROUTER__RENDERING__STALL_S="2",  # exact, however busy the machine is
                     RHIZOME_ROUTER__SCHEDULING__SHADOWS="[round_robin]",
                 )
             )
@@ -289,7 +290,7 @@ def test_without_keys_a_router_does_not_start_unless_told(tmp_path: Path) -> Non
         [*RHIZOME, "router", "--port", "0", "--metrics-port", "0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         cwd=tmp_path,
     )

@@ -264,7 +264,7 @@ async def test_a_burst_waits_for_its_turn_and_stays_exact(make: Make) -> None:
             time.sleep(0.005)
             return [TokenPart([1])]
 
-    rendering = make(Slow(), stall_s=0.5)
+    rendering = make(Slow(), stall_s=2.0)
     body = read_chat(_chat(messages=_user("x")))
     rendered = await asyncio.gather(*(rendering.render(body) for _ in range(50)))
     assert all(one.exact for one in rendered)
