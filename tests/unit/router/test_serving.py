@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -365,6 +366,7 @@ async def test_a_second_turn_goes_where_the_first_one_went(
     api: Api, http: httpx.AsyncClient
 ) -> None:
     engines = (FakeEngine(cached_tokens=600), FakeEngine(cached_tokens=600))
+    api.router.dispatcher.speeds.observe_first_token = Mock()  # type: ignore[method-assign]  # alike
     async with running_engine(engines[0]) as one, running_engine(engines[1]) as two:
         api.join(one, two)
         for number in range(6):

@@ -63,6 +63,7 @@ async def test_a_slow_engine_takes_its_factor_longer(
 async def test_a_crash_cuts_everything_and_is_the_engines_death(
     http: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
+    await break_it(http, "hang")
     asked = asyncio.ensure_future(complete(http, **LONG))
     await eventually(lambda: worker.in_flight == 1)
     await break_it(http, "crash")

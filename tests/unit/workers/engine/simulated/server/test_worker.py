@@ -54,6 +54,7 @@ async def test_a_client_that_leaves_frees_the_engine(
     http: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     body = {"prompt": IDS, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    await http.post("/simulate/fault", json={"kind": "slow", "factor": 200})
     async with http.stream("POST", "/v1/completions", json=body) as answer:
         await anext(answer.aiter_lines())
         assert worker.ranks[0].scheduler.running == 1
