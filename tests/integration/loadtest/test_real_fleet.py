@@ -17,7 +17,7 @@ from rhizome.clock import SystemClock
 from rhizome.settings.load import load_settings
 from workers.demo_models import ensure_model
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 
 async def test_two_runs_begin_with_empty_caches(tmp_path: Path) -> None:
