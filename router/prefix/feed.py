@@ -74,7 +74,7 @@ class EventFeed:
         self._rounds = 0
         self._held: list[tuple[int, KVEventBatch | None]] = []
         self._held_items = 0
-        self._dropped_to = -1
+        self._dropped_to = self._given_up_to = -1
 
     @property
     def next_sequence(self) -> int | None:
@@ -260,7 +260,9 @@ class EventFeed:
     def _give_up(self) -> Action:
         """Goes on from nothing with what comes next, and what is held of it; what is older than
         something that was dropped is not next."""
+        known_to = max(self._dropped_to, (self._next or 0) - 1)
         self._start_over(accept_any=True)
+        self._given_up_to = known_to
         self._held = [one for one in self._held if one[0] > self._dropped_to]
         settled = self._settle()
         return settled if settled.asks else Action(Verdict.CLEARED)
@@ -318,6 +320,8 @@ class EventFeed:
         if self._next is None:
             if not self._accept_any:
                 return self._ask_for(sequence, batch)
+            if sequence <= self._given_up_to:
+                self.counters.restarts += 1
             self._next = sequence
         if sequence == self._next:
             return self._apply(sequence, batch)
@@ -364,6 +368,7 @@ class EventFeed:
         self.blocks.clear()
         self._seen.clear()
         self._imaged_ts = self._next = None
+        self._given_up_to = -1
         self._accept_any = accept_any
         return Action(Verdict.CLEARED)
 
