@@ -84,7 +84,7 @@ class HttpSettings(Slice):
 
 
 class AdmissionSettings(Slice):
-    in_flight_max_per_worker: int = Field(default=64, ge=1, le=65_536)
+    in_flight_max_per_worker: int = Field(default=256, ge=1, le=65_536)
     """Requests dispatched to one worker at once; its own `max_num_seqs` bounds it further."""
     queue_length_max: int = Field(default=512, ge=0, le=1_000_000)
     """Requests that may wait in this router when every worker is full."""
