@@ -29,8 +29,8 @@ _ROOM_TO_DECODE = 160
 _NO_SMALL_REST = 0.85
 """Of a power of two: cut by smaller powers of two, it leaves no last chunk too small to see."""
 _OBSERVERS = 2
-_TRIES = 5
 """Streams that show the chunks of a prompt."""
+_TRIES = 5
 _ATTEMPTS = 272
 """Streams sent at once to see how many run: more than vLLM's smallest defaults."""
 _SHARE_MAX = 0.15
