@@ -60,7 +60,8 @@ def add(
     worker: Annotated[
         str,
         typer.Argument(
-            help="URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY][,key-file=PATH]"
+            help="URL[,events=ENDPOINT][,replay=ENDPOINT][,topic=TOPIC][,curve=KEY]"
+            "[,tokenizer=off][,eagle=on][,chunk=TOKENS][,key-file=PATH]"
         ),
     ],
     admin: AdminOption = None,
@@ -78,6 +79,7 @@ def add(
         "replay": new.replay,
         "topic": new.topic or None,
         "curve": new.curve,
+        "tokenizer": None if new.tokenizer else "off",
         "eagle": "on" if new.eagle else None,
         "chunk": str(new.chunk_tokens) if new.chunk_tokens else None,
         "key": new.key,

@@ -55,6 +55,8 @@ class NewWorker(Asked):
     topic: str | None = Field(default=None, max_length=256)
     curve: str | None = Field(default=None, max_length=40)
     """Public key of the event sockets."""
+    tokenizer: Literal["off"] | None = None
+    """Route it by bytes though its model's tokenizer may be here."""
     eagle: Literal["on"] | None = None
     """Its engine speculates with EAGLE or MTP heads."""
     chunk: str | None = Field(default=None, max_length=16)

@@ -92,7 +92,7 @@ async def test_a_worker_that_is_not_here_cannot_be_drained(
 
 async def test_what_was_done_by_hand_is_known_after_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "workers.json"
-    new = {"url": "http://127.0.0.1:9", "key": "worker-key", "events": "tcp://127.0.0.1:10"}
+    new = {"key": "worker-key", "events": "tcp://127.0.0.1:10", "tokenizer": "off", "eagle": "on"}
     async with serving(router__admin__workers_file=file) as (_, http):
         for port in (9, 8):
             added = await http.post("/workers", json={**new, "url": f"http://127.0.0.1:{port}"})
@@ -106,7 +106,8 @@ async def test_what_was_done_by_hand_is_known_after_a_restart(tmp_path: Path) ->
         assert [one["worker"] for one in listed] == ["127.0.0.1:9"]
         api.router.fleet.upsert(FakeEngine(url="http://127.0.0.1:9").record("127.0.0.1:9"), 0.0)
         assert (await http.get("/workers")).json()["workers"][0]["state"] == "draining"
-        assert HandBook(file).workers[0].key == "worker-key"
+        kept = HandBook(file).workers[0]
+        assert (kept.key, kept.tokenizer, kept.eagle) == ("worker-key", False, True)
         assert (await http.delete("/workers/127.0.0.1:9/drain")).status_code == 200
         assert not api.router.fleet.views()[0].draining
 
