@@ -100,11 +100,14 @@ async def test_a_router_that_joins_late_knows_what_no_ring_keeps() -> None:
 
 
 async def test_a_relay_bounds_what_it_keeps_by_the_engines_own_blocks() -> None:
-    index = PrefixIndex(2**26)
+    early, index = PrefixIndex(2**26), PrefixIndex(2**26)
     with relayed(ring_batches=5) as (relay, engine):
         relay.expect_blocks(100)
         for number in range(1000):
             engine.publish(stored(number))
+        async with EventPlane(early, SystemClock()) as plane:
+            plane.joined(a_record(relay))
+            await eventually(lambda: held(early, 999))
         async with EventPlane(index, SystemClock()) as plane:
             plane.joined(a_record(relay))
             await eventually(lambda: index.block_count("w1") == 100)
