@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from router.decisions.shadows import Shadows, Tally
@@ -47,37 +47,43 @@ def live_metrics(
             ("model",),
             [((model,), gate.waiting(model)) for model in fleet.models()],
         )
-        yield (
-            "router_index_blocks",
-            "KV blocks that a target is known to hold.",
-            ("target",),
-            [((target,), index.block_count(target)) for target in targets],
-        )
-        yield (
-            "router_index_bytes",
-            "Estimated memory of the prefix index and of the engines' names of their blocks.",
-            (),
-            [((), index.bytes_used + plane.bytes_used)],
-        )
-        yield (
-            "router_index_forgotten_blocks_total",
-            "Blocks that the index let go though no event said so, by reason: `over_bound`, more "
-            "than the worker can hold; `memory`, the index was full.",
-            ("reason",),
-            [
-                (("over_bound",), float(index.evicted_over_bound)),
-                (("memory",), float(index.evicted_for_memory)),
-            ],
-        )
-        yield (
-            "router_index_strangers_total",
-            "Events of workers that are not in the fleet, none of them believed.",
-            (),
-            [((), float(index.strangers))],
-        )
+        yield from _index(index, plane.bytes_used, targets)
         yield from _events(plane.totals())
 
     return read
+
+
+def _index(
+    index: PrefixIndex, names_bytes: int, targets: Sequence[str]
+) -> Iterator[LiveMetrics.Reading]:
+    yield (
+        "router_index_blocks",
+        "KV blocks that a target is known to hold.",
+        ("target",),
+        [((target,), index.block_count(target)) for target in targets],
+    )
+    yield (
+        "router_index_bytes",
+        "Estimated memory of the prefix index and of the engines' names of their blocks.",
+        (),
+        [((), index.bytes_used + names_bytes)],
+    )
+    yield (
+        "router_index_forgotten_blocks_total",
+        "Blocks that the index let go though no event said so, by reason: `over_bound`, more "
+        "than the worker can hold; `memory`, the index was full.",
+        ("reason",),
+        [
+            (("over_bound",), float(index.evicted_over_bound)),
+            (("memory",), float(index.evicted_for_memory)),
+        ],
+    )
+    yield (
+        "router_index_strangers_total",
+        "Events of workers that are not in the fleet, none of them believed.",
+        (),
+        [((), float(index.strangers))],
+    )
 
 
 def _state(view: WorkerView) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from rhizome.errors import Conflict, UnknownObject
-from rhizome.stores.codec import json_codec
+from rhizome.stores.codec import RecordCodec, json_codec
 from rhizome.stores.documents import Documents
 from router.batch.records import BatchRecord, FileRecord
+
+T = TypeVar("T")
 
 _FILE, _BATCH, _OPEN = "file", "batch", "open-batch"
 _FILES_LISTED_MAX = 10_000
@@ -50,33 +53,31 @@ class Catalog:
         """The newest files, newest first."""
         return self._files.decode_all(await self._documents.newest(_FILE, _FILES_LISTED_MAX))
 
-    async def every_file(self) -> AsyncIterator[FileRecord]:
+    def every_file(self) -> AsyncIterator[FileRecord]:
         """All of them, newest first, but for those after one that is removed meanwhile."""
-        last: str | None = None
-        while page := await self._documents.newest(_FILE, _PAGE, last):
-            before = last
-            for file in self._files.decode_all(page):
-                last = file.file_id
-                yield file
-            if len(page) < _PAGE or last == before:  # none of them could be read
-                return
+        return self._every(_FILE, self._files, lambda file: file.file_id)
 
-    async def every_batch(self) -> AsyncIterator[BatchRecord]:
+    def every_batch(self) -> AsyncIterator[BatchRecord]:
         """As `every_file`."""
-        last: str | None = None
-        while page := await self._documents.newest(_BATCH, _PAGE, last):
-            before = last
-            for batch in self._batches.decode_all(page):
-                last = batch.batch_id
-                yield batch
-            if len(page) < _PAGE or last == before:  # none of them could be read
-                return
+        return self._every(_BATCH, self._batches, lambda batch: batch.batch_id)
 
     async def remove_batch(self, batch_id: str) -> bool:
         return await self._documents.delete(_BATCH, batch_id)
 
     async def remove_file(self, file_id: str) -> bool:
         return await self._documents.delete(_FILE, file_id)
+
+    async def _every(
+        self, kind: str, codec: RecordCodec[T], id_of: Callable[[T], str]
+    ) -> AsyncIterator[T]:
+        last: str | None = None
+        while page := await self._documents.newest(kind, _PAGE, last):
+            before = last
+            for record in codec.decode_all(page):
+                last = id_of(record)
+                yield record
+            if len(page) < _PAGE or last == before:  # none of them could be read
+                return
 
     async def add_batch(self, record: BatchRecord) -> None:
         """Adds the record, and first the note that runners find it by."""
