@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import cast
+
+import msgspec
 
 from router.admission.classes import Priority
 from router.decisions.records import Decision
@@ -15,8 +17,7 @@ from router.relay.dialect import Usage
 from router.verifier import Expectation
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     endpoint: Endpoint
     body: EngineBody
     request_id: str
@@ -24,7 +25,7 @@ class Call:
     accepted_at_s: float
     principal: Principal = ANONYMOUS
     """Who asks, by the name of the key."""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
     """Headers to pass on to the worker (trace context)."""
     deadline_s: float | None = None
     """When the client stops to wait, on the monotonic clock; it may have said so."""
@@ -38,7 +39,7 @@ class Call:
     """The latest one."""
     expected: Expectation | None = None
     """What was believed of its worker when it was sent there."""
-    decision: Decision = field(init=False)
+    decision: Decision = cast("Decision", None)  # made with the call
     """What is noted of it, to be explained afterwards."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable
 from random import Random
 
+from msgspec.structs import replace
+
 from rhizome.settings.tree import AdmissionSettings
 from router.admission.classes import Priority
 from router.fleet import Target
@@ -69,4 +71,4 @@ def plain_candidates(
 
 def safe_choice(request: RoutingRequest, candidates: Candidates, rng: Random) -> Choice:
     """The least loaded candidate, drawn among equals; there must be one."""
-    return LeastLoadedPolicy().choose(request, candidates, rng)._replace(reason=REASON)
+    return replace(LeastLoadedPolicy().choose(request, candidates, rng), reason=REASON)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from router.admission.classes import Priority
 from router.decisions.records import Decision
@@ -13,8 +13,7 @@ from router.scheduling.prediction import work_tokens
 from router.scheduling.types import Candidate, Choice, RoutingRequest
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """A request that is ready to be placed."""
 
     request_id: str
@@ -25,7 +24,7 @@ class Job:
     completion_tokens_max: int | None = None
     streamed: bool = True
     """Whether its answer's first byte tells that its prompt is done."""
-    excluded: set[str] = field(default_factory=set)
+    excluded: set[str] = set()
     """Workers that failed this request already."""
     entered_at_s: float = 0.0
     """When it asked to be placed."""
@@ -33,8 +32,7 @@ class Job:
     """Where to note what was considered."""
 
 
-@dataclass(slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, eq=False):
     """Where a job goes, why, and the receipt for the load it causes."""
 
     job: Job
@@ -56,8 +54,7 @@ class Assignment:
         return max(0.0, self.assigned_at_s - self.job.entered_at_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A job that had better wait for a target than be sent there now."""
 
     target_id: str

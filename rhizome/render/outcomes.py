@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Why(StrEnum):
@@ -51,8 +52,7 @@ class CannotRender(Exception):
         self.why = why
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """A prompt as far as it is known."""
 
     token_ids: Sequence[int] | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 
 from rhizome.errors import (
     NoHealthyWorker,
@@ -116,11 +116,11 @@ def without_own_fields(body: EngineBody) -> EngineBody:
     if _OWN_FIELDS.isdisjoint(body.fields):
         return body
     fields = {name: value for name, value in body.fields.items() if name not in _OWN_FIELDS}
-    return dataclasses.replace(body, fields=fields, is_changed=True)
+    return replace(body, fields=fields, is_changed=True)
 
 
 def _send_to(call: Call, model: str) -> None:
     if model != call.body.model:
-        call.body = dataclasses.replace(call.body, model=model)
+        call.body = replace(call.body, model=model)
     call.decision.model = model
     call.marks = (*(mark for mark in call.marks if mark[0] != _MODEL), (_MODEL, model))

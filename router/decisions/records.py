@@ -7,9 +7,8 @@ Noting must cost next to nothing, so nothing is put into words here; that is don
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,7 +34,7 @@ _pack = msgspec.msgpack.Encoder(enc_hook=np.ndarray.tolist).encode
 _unpack = msgspec.msgpack.Decoder().decode
 
 
-class Considered(NamedTuple):
+class Considered(msgspec.Struct, frozen=True):
     """The candidates of one choice as they stood then."""
 
     names: Sequence[str]
@@ -85,8 +84,7 @@ def _packed(columns: Columns) -> bytes:
     return _pack((costs, numbers))
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One worker that was chosen for the request, and what became of it there."""
 
     worker: str
@@ -136,7 +134,7 @@ class Attempt:
         return _BYTES_OF_ATTEMPT + names + len(considered.packed)
 
 
-class Ending(NamedTuple):
+class Ending(msgspec.Struct, frozen=True):
     """How the request ended."""
 
     outcome: Outcome
@@ -163,8 +161,7 @@ class Prospect(StrEnum):
     """It would wait here, since every worker is full."""
 
 
-@dataclass(slots=True, eq=False)
-class Decision:
+class Decision(msgspec.Struct, eq=False):
     """A request from its acceptance to its end. Times are those of the monotonic clock."""
 
     request_id: str
@@ -184,7 +181,7 @@ class Decision:
     """As the router counted them; an estimate unless `exact`."""
     exact: bool = False
     """Whether the token ids are those that the engine sees."""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     ending: Ending | None = None
 
     def rendered(self, prompt_tokens: int, *, exact: bool) -> None:

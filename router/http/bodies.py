@@ -7,7 +7,6 @@ wrong beyond doubt. Unknown fields are kept. Every refusal names the field and s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -37,8 +36,7 @@ _USAGE_ASKED = b',"stream_options":{"include_usage":true}}'
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True)
-class EngineBody:
+class EngineBody(msgspec.Struct, frozen=True):
     """A body on its way to an engine."""
 
     prompt_param: ClassVar[str] = "prompt"
@@ -127,7 +125,7 @@ class EngineBody:
         return int(self.fields.get("n") or 1)
 
 
-class ChatBody(EngineBody):
+class ChatBody(EngineBody, frozen=True):
     """A chat completion, or what an engine renders as one."""
 
     shares_prefix = True
@@ -138,7 +136,7 @@ class ChatBody(EngineBody):
         return self.fields
 
 
-class CompletionBody(EngineBody):
+class CompletionBody(EngineBody, frozen=True, dict=True):
     """A completion."""
 
     shares_prefix = True
@@ -159,7 +157,7 @@ class CompletionBody(EngineBody):
         return self.prompts[0] if self.prompts else ""
 
 
-class TokenizerBody(EngineBody):
+class TokenizerBody(EngineBody, frozen=True):
     """Something to tokenize or to detokenize."""
 
     usage_on_request = False

@@ -21,7 +21,7 @@ from router.http.fields import (
 )
 
 
-class MessagesBody(ChatBody):
+class MessagesBody(ChatBody, frozen=True):
     """A message to generate. Its streams tell their usage without being asked."""
 
     usage_on_request = False
@@ -36,7 +36,7 @@ class MessagesBody(ChatBody):
         return user[:256] if isinstance(user, str) and user else super().session
 
 
-class CountBody(EngineBody):
+class CountBody(EngineBody, frozen=True):
     """Messages whose tokens shall be counted: no worker answers it better than another."""
 
     prompt_param = "messages"

@@ -21,7 +21,7 @@ _PAIRS = (
 )
 
 
-class PoolingBody(EngineBody):
+class PoolingBody(EngineBody, frozen=True):
     """Something to pool; its answer comes in one piece."""
 
     prompt_param = "input"

@@ -22,7 +22,7 @@ from router.http.fields import (
 )
 
 
-class ResponseBody(ChatBody):
+class ResponseBody(ChatBody, frozen=True):
     """A response to generate. Its streams tell their usage without being asked."""
 
     prompt_param = "input"

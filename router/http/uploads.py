@@ -6,7 +6,6 @@ another model shall serve.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,7 @@ _FIELDS = frozenset({"model", "stream"})
 _VALUE_BYTES_MAX = 256
 
 
-@dataclass(frozen=True)
-class UploadBody(EngineBody):
+class UploadBody(EngineBody, frozen=True, dict=True):
     """A form with a file. Nothing of it is a prefix of anything."""
 
     usage_on_request = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import dataclasses
 import socket
 from collections.abc import Callable
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from msgspec.structs import replace
 from yarl import URL
 
 from rhizome.errors import MediaRefused, MediaUnavailable
@@ -107,9 +107,7 @@ class MediaFetcher:
             )
         fetched = await asyncio.gather(*(self._fetched(url, body.prompt_param) for url in urls))
         by_url = dict(zip(urls, fetched, strict=True))
-        return dataclasses.replace(
-            body, fields=replaced(body.fields, by_url.__getitem__), is_changed=True
-        )
+        return replace(body, fields=replaced(body.fields, by_url.__getitem__), is_changed=True)
 
     async def _fetched(self, text: str, param: str) -> str:
         url = self._checked(text, param)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 from urllib.parse import urlsplit
+
+import msgspec
 
 from rhizome.errors import WorkerUnreachable
 from rhizome.settings.tree import RelaySettings
@@ -26,8 +27,7 @@ _ORIGINS_MAX = 16_384
 _HEADS_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """What is sent to a worker."""
 
     path: str

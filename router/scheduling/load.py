@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 
 class ReceiptState(StrEnum):
     PREFILL = "prefill"
@@ -21,8 +23,7 @@ class ReceiptState(StrEnum):
     RELEASED = "released"
 
 
-@dataclass(slots=True, eq=False)
-class Receipt:
+class Receipt(msgspec.Struct, eq=False):
     """The load of one dispatch. Changed by its `LoadBook` only."""
 
     target: str

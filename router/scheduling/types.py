@@ -13,6 +13,7 @@ from itertools import compress
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +24,7 @@ FEW = 16
 """Up to so many candidates, Python's own numbers are quicker than arrays of them."""
 
 
-class RoutingRequest(NamedTuple):
+class RoutingRequest(msgspec.Struct, frozen=True):
     """What the scheduler knows of a request."""
 
     request_id: str
@@ -194,7 +195,7 @@ _ARRAYS = {
 }
 
 
-class Scored(NamedTuple):
+class Scored(msgspec.Struct, frozen=True):
     """A candidate with the parts of its cost, kept to explain the decision."""
 
     candidate: Candidate
@@ -204,7 +205,7 @@ class Scored(NamedTuple):
     """Predicted time to first token on this worker."""
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True):
     """The worker picked, and why."""
 
     worker_id: str

@@ -8,11 +8,11 @@ say gets its answer all the same.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from rhizome.clock import Clock
 from rhizome.errors import (
@@ -79,7 +79,7 @@ class StoringService:
         previous = await self._previous(owner, asked.get("previous_response_id"))
         items = conversation(previous, asked["input"])
         response_id = new_id("resp").replace("-", "_")
-        call.body = dataclasses.replace(
+        call.body = replace(
             body,
             fields=for_engine(asked, response_id, None if previous is None else items),
             is_changed=True,

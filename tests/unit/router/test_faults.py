@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import router.renderings as renderings_module
 from rhizome.clock import ManualClock
@@ -124,7 +125,7 @@ def wrong_choice(**changes: Any) -> Callable[[Api], None]:
         real = api.router.dispatcher.policy
 
         def choose(*given: Any) -> Any:
-            return real.choose(*given)._replace(**changes)
+            return replace(real.choose(*given), **changes)
 
         policy(choose)(api)
 

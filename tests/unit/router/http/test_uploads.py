@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from rhizome.errors import InvalidRequest, MalformedBody
 from router.http.uploads import UploadBody, read_audio
@@ -32,7 +31,7 @@ def test_the_model_is_found_and_the_form_kept() -> None:
 
 def test_another_model_takes_the_place_of_the_first() -> None:
     data, content_type = form(model="whisper", language="de")
-    body: UploadBody = dataclasses.replace(read_audio(data, content_type), model="other-model")
+    body: UploadBody = replace(read_audio(data, content_type), model="other-model")
     again = read_audio(body.for_engine, content_type)
     assert again.model == "other-model"
     assert SOUND in again.raw

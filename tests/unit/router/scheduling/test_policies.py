@@ -6,6 +6,8 @@ from collections import Counter
 from itertools import pairwise
 from random import Random
 
+from msgspec.structs import replace
+
 from router.scheduling.policies import build_policy
 from router.scheduling.policies.cost import cost_ms
 from router.scheduling.types import Candidate, Candidates, Choice, RoutingRequest
@@ -131,7 +133,7 @@ def test_sticky_keeps_a_session_on_its_worker_as_the_prompt_grows() -> None:
         chosen(
             "sticky",
             *workers,
-            request=PROMPT._replace(session="s", block_hashes=list(range(turn))),
+            request=replace(PROMPT, session="s", block_hashes=list(range(turn))),
         ).worker_id
         for turn in range(40)
     }
@@ -152,7 +154,7 @@ def test_sticky_moves_on_when_the_home_is_saturated_or_full() -> None:
 
 def test_sticky_moves_only_the_keys_of_a_worker_that_left() -> None:
     workers = [worker(f"w{n}") for n in range(8)]
-    requests = [PROMPT._replace(session=f"s{n}") for n in range(200)]
+    requests = [replace(PROMPT, session=f"s{n}") for n in range(200)]
     before = [chosen("sticky", *workers, request=one).worker_id for one in requests]
     after = [chosen("sticky", *workers[:-1], request=one).worker_id for one in requests]
     moved = [old for old, new in zip(before, after, strict=True) if old != new]
@@ -162,7 +164,7 @@ def test_sticky_moves_only_the_keys_of_a_worker_that_left() -> None:
 
 def test_sticky_without_a_session_goes_by_the_beginning_of_the_prompt() -> None:
     workers = [worker(f"w{n}") for n in range(8)]
-    longer = PROMPT._replace(request_id="other", block_hashes=[*range(62), 100, 101])
+    longer = replace(PROMPT, request_id="other", block_hashes=[*range(62), 100, 101])
     assert (
         chosen("sticky", *workers).worker_id == chosen("sticky", *workers, request=longer).worker_id
     )
