@@ -27,11 +27,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    def monotonic_s(self) -> float:
-        return time.monotonic()
-
-    def wall_s(self) -> float:
-        return time.time()
+    monotonic_s = staticmethod(time.monotonic)
+    wall_s = staticmethod(time.time)
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)

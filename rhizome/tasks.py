@@ -42,7 +42,7 @@ class Tasks:
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs `work` in the background until it ends or the owner closes."""
-        task = asyncio.create_task(work, name=f"{self._owner}:{name}")
+        task = asyncio.get_running_loop().create_task(work, name=f"{self._owner}:{name}")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -151,8 +151,10 @@ class Dispatcher:
         target, candidate = target_of(choice.worker_id), choice.chosen.candidate
         work = round(work_tokens(request, candidate))
         receipt = self.book.reserve(target.target_id, work, now_s)
-        with self.faults.contained(Part.INDEX):
+        try:
             self._predict(job.prompt, target, candidate.match_tokens, now_s)
+        except Exception as error:
+            self.faults.caught(Part.INDEX, error)
         if not job.streamed:
             due_s = now_s + choice.chosen.predicted_ttft_ms / 1000
             heapq.heappush(self._presumed, (due_s, id(receipt), receipt))
@@ -211,8 +213,10 @@ class Dispatcher:
 
     def learn(self, assignment: Assignment, usage: Usage, ended_at_s: float) -> None:
         """Takes the speeds of a streamed answer that came whole, and what any kept."""
-        with self.faults.contained(Part.INDEX):
+        try:
             self._learn_lifetime(assignment, usage, ended_at_s)
+        except Exception as error:
+            self.faults.caught(Part.INDEX, error)
         if assignment.first_byte_at_s is None:
             return
         with self.faults.contained(Part.SPEEDS):
@@ -270,10 +274,12 @@ class Dispatcher:
         What fails on the way to them is done without: see `router.fallback`.
         """
         if not self._patience.is_over(now_s):
-            with self.faults.contained(Part.STANDINGS):
+            try:
                 board = self.standings.of(job.model)
                 offered = board.candidates(job.prompt, job.priority, job.excluded, now_s)
                 return offered, board.target
+            except Exception as error:
+                self.faults.caught(Part.STANDINGS, error)
         targets = {target.target_id: target for target in self.fleet.eligible(job.model)}
         plain = plain_candidates(
             targets.values(), self.book, self.settings.admission, job.priority, job.excluded
@@ -284,10 +290,12 @@ class Dispatcher:
         """The policy's choice, or the least loaded candidate if there is none to rely on."""
         choice: Choice | None = None
         if not self._patience.is_over(now_s):
-            with self.faults.contained(Part.POLICY):
+            try:
                 choice = check(
                     self.policy.choose(request, candidates, self.rng), request, candidates
                 )
+            except Exception as error:
+                self.faults.caught(Part.POLICY, error)
             self._used(now_s)
         return choice or safe_choice(request, candidates, self.rng)
 
@@ -300,12 +308,14 @@ class Dispatcher:
         now_s: float,
     ) -> None:
         """Keeps what was considered, and lets the shadows choose from the same."""
-        with self.faults.contained(Part.EXPLANATION):
+        try:
             if job.decision is not None:
                 waited_ms = max(0.0, now_s - job.entered_at_s) * 1000.0
                 self._explain(job.decision, request, candidates, choice, waited_ms)
             if self.shadows is not None:
                 self.shadows.compare(request, candidates, choice)
+        except Exception as error:
+            self.faults.caught(Part.EXPLANATION, error)
 
     def _explain(
         self,

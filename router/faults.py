@@ -108,6 +108,13 @@ class Faults:
         (`RhizomeError`) pass."""
         return self._contained[part]
 
+    def caught(self, part: Part, error: Exception) -> None:
+        """The same for an error that was caught: a block costs more than the path of every request
+        can bear."""
+        if isinstance(error, RhizomeError):
+            raise error
+        self.note(part, error)
+
     def note(self, part: Part, error: Exception | str) -> None:
         """Counts a fault, and logs it unless the same kind was logged lately."""
         self.counts[part] += 1

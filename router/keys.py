@@ -65,6 +65,8 @@ class KeyRing:
         self._secret = secrets.token_bytes(32)
         self._anonymous = ANONYMOUS if is_open else None
         self._known: dict[bytes, tuple[bytes, Principal]] = {}
+        self.version = 0
+        """Counts up with every change."""
         self.names: tuple[str, ...] = ()
         """Whose keys there are."""
         self.replace(hashes)
@@ -76,6 +78,7 @@ class KeyRing:
 
     def replace(self, hashes: Hashes) -> None:
         """From now on these are the keys, all at once."""
+        self.version += 1
         self._known = {
             self._place(one): (one, Principal(name)) for name, own in hashes.items() for one in own
         }

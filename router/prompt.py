@@ -73,8 +73,7 @@ class RenderedPrompt:
     def block_tokens(self, block_size: int | None) -> int:
         if self.has_tokens:
             return block_size or _BLOCK_SIZE_UNKNOWN
-        settings = self._settings
-        return max(1, round(settings.approximate_block_bytes / settings.bytes_per_token))
+        return self._settings.approximate_block_tokens
 
     def hashes(self, block_size: int | None) -> list[int]:
         size = (block_size or _BLOCK_SIZE_UNKNOWN) if self.has_tokens else 0

@@ -171,8 +171,10 @@ class Service:
                 raise (failure or error) from None
             call.attempts += 1
             self.metrics.decided(call, assignment)
-            with self.dispatcher.faults.contained(Part.SIGNALS):
+            try:
                 self.signals.decided(assignment)
+            except Exception as error:
+                self.dispatcher.faults.caught(Part.SIGNALS, error)
             call.expected = self.verifier.expect(assignment)
             try:
                 return await self.delivery.run(
@@ -214,16 +216,21 @@ class Service:
 
     def _settle(self, call: Call, outcome: Outcome, refusal: RequestError | None) -> None:
         now_s = self.clock.monotonic_s()
-        with self.dispatcher.faults.contained(Part.EXPLANATION):
+        faults = self.dispatcher.faults
+        try:
             call.decision.ended(_ending(call, outcome, refusal, now_s), _ttft_ms(call.assignment))
             self.decisions.end(call.decision)
+        except Exception as error:
+            faults.caught(Part.EXPLANATION, error)
         if outcome is Outcome.COMPLETED:
-            with self.dispatcher.faults.contained(Part.WARMUP):
+            try:
                 self.notes.answered(call, now_s)
-        if outcome is Outcome.COMPLETED and call.assignment is not None and call.usage is not None:
-            self.dispatcher.learn(call.assignment, call.usage, now_s)
-            if call.expected is not None:
-                self.verifier.answered(call.expected, call.body, call.usage)
+            except Exception as error:
+                faults.caught(Part.WARMUP, error)
+            if call.assignment is not None and call.usage is not None:
+                self.dispatcher.learn(call.assignment, call.usage, now_s)
+                if call.expected is not None:
+                    self.verifier.answered(call.expected, call.body, call.usage)
         self.metrics.settled(call, outcome, now_s)
 
 

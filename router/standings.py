@@ -219,12 +219,14 @@ class Board:
     def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints | None:
         """Credit of each target, scaled by the trust in it; None if nobody has any, or if the index
         fails."""
-        with self._sources.faults.contained(Part.INDEX):
+        try:
             tokens = self._lately_matched(prompt, now_s)
-            if tokens is not None and self._scales_credit:
-                return (tokens * self._credit_scale).astype(np.int64)
-            return tokens
-        return None
+        except Exception as error:
+            self._sources.faults.caught(Part.INDEX, error)
+            return None
+        if tokens is not None and self._scales_credit:
+            return (tokens * self._credit_scale).astype(np.int64)
+        return tokens
 
     def _lately_matched(self, prompt: Prompt, now_s: float) -> Ints | None:
         """As `_matched`, but as it was a moment ago for a prompt that is looked at again and again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -109,7 +110,7 @@ class PrefixSettings(Slice):
     approximate_ttl_s: Seconds = 120.0
     """The same for workers without KV events that neither announce the size of their cache nor
     report cached tokens; for others it is learned."""
-    approximate_block_bytes: int = Field(default=128, ge=16, le=4096)
+    approximate_block_bytes: int = Field(default=256, ge=16, le=4096)
     """Bytes of rendered prompt per block where there is no tokenizer."""
     bytes_per_token: float = Field(default=4.0, gt=0, le=64)
     """Estimate of prompt length where there is no tokenizer."""
@@ -118,6 +119,11 @@ class PrefixSettings(Slice):
     of its prefill time that fetching it saves."""
     storage_tier_worth: float = Field(default=0.3, ge=0, le=1)
     """The same for disks and remote stores; counts for no more than the CPU memory's."""
+
+    @cached_property
+    def approximate_block_tokens(self) -> int:
+        """Tokens that such a block is taken to have, at least 1."""
+        return max(1, round(self.approximate_block_bytes / self.bytes_per_token))
 
 
 class WarmupSettings(Slice):

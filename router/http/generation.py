@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rhizome.clock import Clock
-from rhizome.errors import BodyTooLarge, InternalFault, InvalidRequest, RequestError
-from rhizome.errors import UnsupportedMediaType as WrongType
+from rhizome.errors import InternalFault, RequestError
 from rhizome.ids import request_id_or_new
 from rhizome.tasks import Tasks
-from router.admission.classes import Priority
 from router.call import Call
+from router.http.asked import asked_of, too_large
 from router.http.client import Headers, Source
 from router.http.server.connection import ClientConnection
 from router.http.server.exchange import (
@@ -31,16 +29,13 @@ from router.http.server.exchange import (
     refusal_bytes,
 )
 from router.http.surface import Arrival, Endpoint
-from router.keys import KeyRing, Principal
+from router.keys import KeyRing
 from router.relay.deadlines import Deadlines
 from router.stored.serving import Serves
 
 _log = logging.getLogger(__name__)
-_PATIENCE_S_MAX = 86_400
 _REST_BYTES_MAX = 64 * 1024
 """Of a request that is refused by its head alone."""
-_TRACE_HEADERS = (b"traceparent", b"tracestate")
-_PRIORITIES = {one.value.encode(): one for one in Priority}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +55,15 @@ class GenerationExchange:
 
     __slots__ = (
         "_accepted_at_s",
+        "_asked",
         "_begun",
         "_connection",
-        "_content_type",
         "_endpoint",
-        "_expects_continue",
-        "_headers",
         "_is_chunked",
         "_is_whole",
         "_keep_alive",
         "_left",
         "_parts",
-        "_patience_s",
-        "_principal",
-        "_priority",
         "_refusal",
         "_request_id",
         "_serving",
@@ -93,21 +83,16 @@ class GenerationExchange:
         self._accepted_at_s = serving.clock.monotonic_s()
         self._keep_alive = head.keep_alive
         self._version = head.version
-        self._headers = dict(head.headers)
-        offered = self._headers.get(b"x-request-id")
-        self._request_id = request_id_or_new(offered.decode("latin-1") if offered else None)
+        asked = asked_of(head, endpoint.media_type, serving.keys, serving.body_bytes_max)
+        self._asked = asked
+        self._request_id = request_id_or_new(asked.offered_id)
         self._parts: list[bytes] = []
         self._size = 0
         self._begun = self._is_whole = self._left = self._is_chunked = False
         self._source: Source | None = None
         self._task: asyncio.Task[None] | None = None
-        self._refusal: RequestError | None = None
-        self._expects_continue = self._headers.get(b"expect", b"").lower() == b"100-continue"
+        self._refusal = asked.refusal
         self.started = False
-        try:
-            self._check()
-        except RequestError as error:
-            self._refusal = error
 
     # What the connection tells
 
@@ -118,7 +103,7 @@ class GenerationExchange:
                 self._refuse(self._refusal)
         elif self._is_whole:
             self._task = self._serving.tasks.start("request", self._serve())
-        elif self._expects_continue:
+        elif self._asked.expects_continue:
             self._connection.write(CONTINUE)
 
     def body(self, data: bytes) -> None:
@@ -126,7 +111,7 @@ class GenerationExchange:
         if self._size > self._serving.body_bytes_max:
             if self._refusal is None:
                 self._parts.clear()
-                self._refusal = self._too_large()
+                self._refusal = too_large(self._serving.body_bytes_max)
                 if self._begun:
                     self._refuse(self._refusal)
             return
@@ -193,51 +178,27 @@ class GenerationExchange:
 
     # What happens in here
 
-    def _check(self) -> None:
-        """What can be told from the head alone, before a body is read."""
-        headers, serving, wanted = self._headers, self._serving, self._endpoint.media_type
-        self._principal: Principal = _principal(serving.keys, headers)
-        content_type = headers.get(b"content-type", b"").decode("latin-1")
-        if content_type != wanted:
-            kind = content_type.partition(";")[0].strip().lower()
-            if kind != wanted:
-                raise WrongType(
-                    f"send the body as 'Content-Type: {wanted}', not {kind or 'without a type'!r}"
-                )
-        self._content_type = content_type
-        asked = headers.get(b"x-rhizome-priority", b"interactive")
-        priority = _PRIORITIES.get(asked)
-        if priority is None:
-            known = ", ".join(one.value for one in Priority)
-            raise InvalidRequest(
-                f"x-rhizome-priority must be one of {known}", param="x-rhizome-priority"
-            )
-        self._priority = priority
-        self._patience_s = _patience_s(headers.get(b"x-request-timeout"))
-        if int(headers.get(b"content-length", 0)) > serving.body_bytes_max:
-            raise self._too_large()
-
     def _rest_is_short(self) -> bool:
         """Whether the rest of a refused request is read, so that its connection can go on."""
-        if self._expects_continue or b"content-length" not in self._headers:
+        length = self._asked.length
+        if self._asked.expects_continue or length is None:
             return False
-        longest = min(_REST_BYTES_MAX, self._serving.body_bytes_max)
-        return int(self._headers[b"content-length"]) <= longest
+        return length <= min(_REST_BYTES_MAX, self._serving.body_bytes_max)
 
     async def _serve(self) -> None:
         try:
             data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
-            endpoint = self._endpoint
+            endpoint, asked = self._endpoint, self._asked
             call = Call(
                 endpoint=endpoint,
-                body=endpoint.read(Arrival(data, self._content_type)),
+                body=endpoint.read(Arrival(data, asked.content_type)),
                 request_id=self._request_id,
-                priority=self._priority,
+                priority=asked.priority,
                 accepted_at_s=self._accepted_at_s,
-                principal=self._principal,
+                principal=asked.principal,
                 deadline_s=self._deadline_s(),
-                headers=self._trace_headers(),
+                headers=asked.trace,
             )
             await self._serving.service.serve(call, self)
         except RequestError as error:
@@ -275,43 +236,5 @@ class GenerationExchange:
         ).encode("latin-1", "replace")
 
     def _deadline_s(self) -> float | None:
-        return None if self._patience_s is None else self._accepted_at_s + self._patience_s
-
-    def _trace_headers(self) -> dict[str, str]:
-        """The W3C trace context to pass on."""
-        headers = self._headers
-        return {
-            name.decode(): headers[name].decode("latin-1")
-            for name in _TRACE_HEADERS
-            if name in headers
-        }
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the body is longer than {self._serving.body_bytes_max} bytes, the limit of this "
-            "server (router.relay.body_bytes_max)"
-        )
-
-
-def _principal(keys: KeyRing, headers: dict[bytes, bytes]) -> Principal:
-    """By the header of OpenAI's clients, or by that of Anthropic's."""
-    authorization, key = headers.get(b"authorization"), headers.get(b"x-api-key")
-    if authorization is None and key is not None:
-        return keys.check_key(key)
-    return keys.check(authorization)
-
-
-def _patience_s(asked: bytes | None) -> float | None:
-    """How long the client waits, if it says so in `x-request-timeout`."""
-    if asked is None:
-        return None
-    try:
-        patience_s = float(asked)
-    except ValueError:
-        patience_s = math.nan
-    if not 0 < patience_s <= _PATIENCE_S_MAX:
-        raise InvalidRequest(
-            f"x-request-timeout must be a number of seconds, above 0 and up to {_PATIENCE_S_MAX}",
-            param="x-request-timeout",
-        )
-    return patience_s
+        patience_s = self._asked.patience_s
+        return None if patience_s is None else self._accepted_at_s + patience_s

@@ -7,10 +7,10 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from rhizome.errors import (
-    BodyTooLarge,
     ClientLeft,
     RequestTimeout,
 )
+from router.http.asked import too_large
 from router.keys import KeyRing
 
 BODY_TIMEOUT_S = 60.0
@@ -20,7 +20,7 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     """The whole body; raises `BodyTooLarge` at the first byte over the limit."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > bytes_max:
-        raise _too_large(bytes_max)
+        raise too_large(bytes_max)
     parts: list[bytes] = []
     size = 0
     try:
@@ -28,7 +28,7 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > bytes_max:
-                    raise _too_large(bytes_max)
+                    raise too_large(bytes_max)
                 parts.append(chunk)
     except TimeoutError as error:
         raise RequestTimeout(
@@ -54,10 +54,3 @@ def _authorization(request: Request) -> str | None:
     """The header as OpenAI's clients send it, or what Anthropic's send in its place."""
     key = request.headers.get("x-api-key")
     return request.headers.get("authorization") or (f"Bearer {key}" if key else None)
-
-
-def _too_large(bytes_max: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"the body is longer than {bytes_max} bytes, the limit of this server "
-        "(router.relay.body_bytes_max)"
-    )

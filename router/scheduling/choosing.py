@@ -53,7 +53,7 @@ def lowest_of_few(
     tied = [at for at, cost in enumerate(costs) if cost <= limit]
     if len(tied) == 1:
         return tied[0], Reason.LOWEST_COST
-    return tied[rng.randrange(len(tied))], Reason.TIE
+    return tied[int(rng.random() * len(tied))], Reason.TIE
 
 
 def load_shares(candidates: Candidates) -> Floats:

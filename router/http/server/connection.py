@@ -222,11 +222,11 @@ class ClientConnection(asyncio.Protocol):
         body = data[end + len(known.behind) :]
         if len(body) != int(length):
             return False
-        method, target, headers, version, keep_alive = known.head
-        headers = headers.copy()
-        headers[known.place] = (headers[known.place][0], length)
+        head = known.head
+        head.headers = head.headers.copy()
+        head.headers[known.place] = (b"content-length", length)
         try:
-            self._open(Head(method, target, headers, version, keep_alive))
+            self._open(head)
         except RequestError as error:
             self._refuse(error)
             return True

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from rhizome.errors import RequestError
 from router.relay.dialect import OPENAI, Dialect
@@ -14,7 +16,7 @@ Header = tuple[bytes, bytes]
 JSON = "application/json"
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct):
     """The head of a request."""
 
     method: bytes
@@ -25,6 +27,9 @@ class Head(NamedTuple):
     version: str
     keep_alive: bool
     """Whether the client wants, and may have, another request on its connection."""
+    read: object = None
+    """What was read from it, for those that get it again: a head that is the same but for its
+    length is not made anew on its connection."""
 
 
 class Exchange(Protocol):
