@@ -253,6 +253,8 @@ class Board:
             per_block = prompt.block_tokens(block_size)
             usable = hashes[: usable_blocks(per_block, prompt.tokens)]
             slots = index.match_tiers(usable, now_s).worth(self._sources.tiers)
+            if len(self._rows_of_size) == 1:
+                return slots[self._slots] * per_block
             if tokens is None:
                 tokens = np.zeros(len(self.targets), np.int64)
             tokens[rows] = slots[self._slots[rows]] * per_block

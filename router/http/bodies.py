@@ -209,6 +209,8 @@ def check_messages(messages: Any) -> None:
             param="messages",
         )
     for index, message in enumerate(messages):
+        if _is_plain(message):
+            continue
         if not isinstance(message, dict):
             raise InvalidRequest(
                 f"message {index} must be an object with 'role' and 'content', "
@@ -222,6 +224,16 @@ def check_messages(messages: Any) -> None:
                 param=f"messages.{index}.role",
             )
         _check_content(message.get("content"), f"messages.{index}.content")
+
+
+def _is_plain(message: Any) -> bool:
+    """Whether it has a role and a text, as most have."""
+    return (
+        type(message) is dict
+        and type(message.get("content")) is str
+        and type(role := message.get("role")) is str
+        and role != ""
+    )
 
 
 def _check_content(content: Any, param: str) -> None:

@@ -43,7 +43,9 @@ def _may_refer(value: Any) -> bool:
         return not isinstance(value, str)
     for item in value:
         if isinstance(item, dict):
-            if not (item.keys() <= _PLAIN and isinstance(item.get("content"), str)):
+            if not isinstance(item.get("content"), str):
+                return True
+            if not (len(item) == 2 and "role" in item) and not item.keys() <= _PLAIN:
                 return True
         elif not isinstance(item, str | int):
             return True

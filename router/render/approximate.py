@@ -46,16 +46,18 @@ def _chat(fields: Mapping[str, Any], messages: Any) -> bytes:
         pieces += _message({"role": "user", "content": messages})
     for message in messages if isinstance(messages, list) else ():
         if isinstance(message, Mapping):
-            pieces += _message(message)
+            content = message.get("content")
+            if len(message) == 2 and isinstance(content, str) and "role" in message:  # as most are
+                plain = f"\0{message['role']}\0{content}"
+                pieces.append(plain.encode("utf-8", "replace"))
+            else:
+                pieces += _message(message)
     return b"".join(pieces)
 
 
 def _message(message: Mapping[str, Any]) -> list[bytes]:
     pieces = [b"\x00", str(message.get("role")).encode("utf-8", "replace"), b"\x00"]
     content = message.get("content")
-    if len(message) == 2 and "role" in message and isinstance(content, str):  # as most are
-        pieces.append(content.encode("utf-8", "replace"))
-        return pieces
     for name in _FIELDS:
         value = message.get(name)
         if value:
