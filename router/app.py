@@ -62,7 +62,6 @@ from router.relay.upstream import Upstream
 from router.renderings import Renderings
 from router.service import Service
 from router.signals import SignalReporter
-from router.stored.retelling import Retelling
 from router.stored.routes import build_stored_routes
 from router.stored.serving import StoringService
 from router.trust_metrics import trust_metrics
@@ -201,7 +200,7 @@ def _router(ground: _Ground, service: Service, static: StaticDiscovery) -> Route
     storing, keys = _storing(ground, service), KeyCheck(ring)
     app = _app(
         build_inventory(core.fleet, service.products, keys),
-        (_stored_routes(ground, storing), _batches(ground)),
+        (build_stored_routes(storing), _batches(ground)),
         keys,
     )
     serving = Serving(storing, ring, tasks, deadlines, clock, settings.relay.body_bytes_max)
@@ -277,15 +276,7 @@ def _products(ground: _Ground) -> Products:
 def _storing(ground: _Ground, service: Service) -> StoringService:
     """Keeps responses where a restart finds them again; nowhere else."""
     kept = ground.stores.responses if ground.stores.shared else None
-    settings = ground.settings.router.responses
-    return StoringService(service, kept, settings, ground.tasks, ground.clock)
-
-
-def _stored_routes(ground: _Ground, storing: StoringService) -> APIRouter:
-    settings = ground.settings.router
-    followers_max, interval_s = settings.responses.background_max, settings.relay.comment_interval_s
-    retelling = Retelling(storing, ground.clock, followers_max, interval_s)
-    return build_stored_routes(storing, retelling)
+    return StoringService(service, kept, ground.settings.router, ground.tasks, ground.clock)
 
 
 def _batches(ground: _Ground) -> APIRouter:

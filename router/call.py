@@ -7,6 +7,7 @@ from typing import cast
 import msgspec
 
 from router.admission.classes import Priority
+from router.comments import Comments
 from router.decisions.records import Decision
 from router.http.bodies import EngineBody
 from router.http.client import Headers
@@ -31,6 +32,8 @@ class Call(msgspec.Struct, eq=False):
     """When the client stops to wait, on the monotonic clock; it may have said so."""
     marks: Headers = ()
     """Headers of the answer that say what was done with the request."""
+    comments: Comments | None = None
+    """To its client, as long as a stream's first token has not come."""
     attempts: int = 0
     status: int | None = None
     """Of the worker's answer, once it goes to the client."""

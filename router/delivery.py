@@ -1,8 +1,7 @@
 """Relay: one assignment's answer, from the worker to the client.
 
 Before the first byte every failure is raised, so that another worker can be tried. After it a
-failure is told to the client as the stream's own error event, never by a silent end. A client that
-waits long for the first token of a stream is shown by comments that somebody works on it.
+failure is told to the client as the stream's own error event, never by a silent end.
 """
 
 from __future__ import annotations
@@ -19,19 +18,18 @@ from rhizome.errors import (
 )
 from rhizome.settings.tree import RelaySettings
 from router.call import Call
+from router.comments import Comments
 from router.dispatch import Dispatcher
 from router.fleet import Target
 from router.http.client import Client, Headers
 from router.placement import Assignment
 from router.relay.connection import WorkerConnection
-from router.relay.deadlines import NEVER_S, Deadlines
+from router.relay.deadlines import Deadlines
 from router.relay.scanner import EventScanner, EventTooLong
 from router.relay.upstream import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
 _EVENT_END = b"\n\n"
-_COMMENT = b": keep-alive\n\n"
-_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Delivery:
@@ -48,6 +46,18 @@ class Delivery:
         self._dispatcher = dispatcher
         self._settings = settings
         self._deadlines = deadlines
+
+    def comments(self, call: Call, client: Client) -> Comments | None:
+        """Comments to the client of a stream from now on, if they are wanted; `end` pairs."""
+        interval_s = self._settings.comment_interval_s
+        if not interval_s or not call.body.stream:
+            return None
+        headers = (
+            ("x-request-id", call.request_id),
+            ("x-rhizome-router", self._dispatcher.router_id),
+            *call.marks,
+        )
+        return Comments(client, self._deadlines, interval_s, headers)
 
     async def run(
         self, call: Call, assignment: Assignment, client: Client, is_last_try: Callable[[], bool]
@@ -95,9 +105,8 @@ class Delivery:
             headers=call.headers,
             content_type=body.content_type,
         )
-        waiting = None
-        if body.stream and self._settings.comment_interval_s > 0:
-            waiting = _Waiting(attempt, self._deadlines, self._settings.comment_interval_s)
+        if call.comments is not None:
+            call.comments.headers = attempt.facts
         try:
             await self._upstream.exchange(target, request, attempt)
         except (WorkerUnreachable, WorkerTimeout) as error:
@@ -106,8 +115,6 @@ class Delivery:
             raise self._broken_off(call, client, error) from error
         finally:
             attempt.left()
-            if waiting is not None:
-                self._deadlines.remove(waiting)
         if attempt.has_failed:
             raise WorkerDiedMidStream("the engine failed while it was answering")
 
@@ -118,6 +125,8 @@ class Delivery:
             "what was sent is incomplete, send the request again"
         )
         _log.warning("request %s broke off: %s", call.request_id, error.message)
+        if call.comments is not None:
+            call.comments.stop()
         client.end(call.endpoint.dialect.error_event(ended))
         return ended
 
@@ -129,7 +138,6 @@ class _Attempt:
         "_call",
         "_client",
         "_connection",
-        "_facts",
         "_headers",
         "_parts",
         "_scanner",
@@ -137,6 +145,7 @@ class _Attempt:
         "_size",
         "_status",
         "began",
+        "facts",
         "has_failed",
         "has_relayed",
         "has_token",
@@ -153,7 +162,7 @@ class _Attempt:
         self._call = call
         self._client = client
         self._settings = settings
-        self._facts = facts
+        self.facts = facts
         self.began: Callable[[], None] | None = None
         """Told of a stream's first token."""
         self._connection: WorkerConnection | None = None
@@ -215,6 +224,7 @@ class _Attempt:
         self.has_failed = scanner.failed
         if not (scanner.done or scanner.failed):
             raise WorkerUnreachable("the worker ended its stream without an end mark")
+        self._stop_comments()
         self._client.end()
 
     def left(self) -> None:
@@ -222,12 +232,6 @@ class _Attempt:
         self._client.follow(None)
         if self._scanner is not None:
             self._call.usage = self._scanner.usage
-
-    def comment(self) -> None:
-        """Shows a client that waits for a stream's first token that it is being served."""
-        if not self._client.started:
-            self._client.start(200, _STREAM, self._headers_out())
-        self._client.write(_COMMENT)
 
     def _look_for_token(self, events: bytes) -> None:
         preludes = self._call.endpoint.dialect.preludes
@@ -237,8 +241,13 @@ class _Attempt:
                 self._connection.await_token()
             return
         self.has_token = True
+        self._stop_comments()
         if self.began is not None:
             self.began()
+
+    def _stop_comments(self) -> None:
+        if self._call.comments is not None:
+            self._call.comments.stop()
 
     def _begin(self) -> None:
         """The first byte of a stream."""
@@ -261,6 +270,7 @@ class _Attempt:
         call.status = self._status
         call.usage = call.endpoint.dialect.usage(body)
         self.has_relayed = True
+        self._stop_comments()
         if client.started:  # by comments: the answer to a stream that the worker refused
             client.end(b"data: " + b"".join(body.splitlines()) + b"\n\n")
         else:
@@ -272,23 +282,5 @@ class _Attempt:
     def _headers_out(self) -> Headers:
         retry_after = self._headers.get(b"retry-after")
         if retry_after is None:
-            return self._facts
-        return (*self._facts, ("retry-after", retry_after.decode("latin-1")))
-
-
-class _Waiting:
-    """Comments until the first token of a stream."""
-
-    def __init__(self, attempt: _Attempt, deadlines: Deadlines, interval_s: float) -> None:
-        self._attempt = attempt
-        self._deadlines = deadlines
-        self._interval_s = interval_s
-        self.deadline_s = deadlines.now_s + interval_s
-        deadlines.add(self)
-
-    def expired(self) -> None:
-        if self._attempt.has_token:
-            self.deadline_s = NEVER_S
-            return
-        self._attempt.comment()
-        self.deadline_s = self._deadlines.now_s + self._interval_s
+            return self.facts
+        return (*self.facts, ("retry-after", retry_after.decode("latin-1")))

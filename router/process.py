@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,9 @@ from router.admin.access import admin_keys
 from router.app import running_router
 from router.fleet import Fleet
 from router.http.front import app_front
-from router.http.server.listener import Listener
+from router.http.server.listener import BACKLOG, Listener
 
 _log = logging.getLogger(__name__)
-_BACKLOG = 2048
 _METRICS_GRACE_S = 1.0
 _COLLECTOR_THRESHOLDS = (20_000, 20, 50)
 _LOOK_S = 0.05
@@ -62,30 +61,44 @@ def serve_router(settings: Settings) -> None:
         uvloop.run(serve_on(settings, Doors(api, metrics, admin)))
 
 
-def listen(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
-    """A listening TCP socket; raises `PortInUse` or `SettingsError`.
+def listen(host: str, port: int, flag: str) -> socket.socket:
+    """A listening TCP socket; raises `PortInUse` or `SettingsError`."""
+    listener = bind(host, port, flag)
+    with _told_of(host, port, flag, listener):
+        listener.listen(BACKLOG)
+    return listener
 
-    Among several `shared` ones on the same port the kernel spreads connections.
+
+def bind(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
+    """A TCP socket that has the port and does not listen yet; raises as `listen` does.
+
+    Among several `shared` ones on the same port the kernel spreads connections, once they listen.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:
         raise SettingsError(f"cannot listen on the host {host!r}: {error}") from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with _told_of(host, port, flag, bound):
+        bound.bind((host, port))
+    bound.setblocking(False)
+    return bound
+
+
+@contextlib.contextmanager
+def _told_of(host: str, port: int, flag: str, own: socket.socket) -> Iterator[None]:
+    """Closes the socket where the port cannot be had, and says which one."""
     try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
+        yield
     except OSError as error:
-        listener.close()
+        own.close()
         raise PortInUse(
             f"cannot listen on {host}:{port}: {error.strerror}",
             advice=f"Choose another port with {flag}, or end the process that has it.",
         ) from error
-    listener.setblocking(False)
-    return listener
 
 
 async def serve_on(
@@ -97,8 +110,8 @@ async def serve_on(
 ) -> None:
     """Serves on the sockets until SIGTERM or SIGINT.
 
-    With `settle_s`, looks for workers that long before it accepts: for a process that takes the
-    place of one that knows them. `siblings` as in `router.app`.
+    With `settle_s`, looks for workers that long before it accepts: for one process of several, so
+    that none answers that it knows no workers beside others that do. `siblings` as in `router.app`.
     """
     api, admin = doors.api, doors.admin
     stop = asyncio.Event()
@@ -112,16 +125,17 @@ async def serve_on(
         Tasks("router-servers") as tasks,
         contextlib.AsyncExitStack() as stack,
     ):
-        page = app_front(make_asgi_app(router.registry), http, tasks, router.deadlines)
-        listeners = (Listener(router.front, tls), Listener(page))
-        await _settle(router.fleet, len(settings.router.workers), settle_s)
-        await listeners[0].open(api)
-        await listeners[1].open(doors.metrics)
+        page = Listener(app_front(make_asgi_app(router.registry), http, tasks, router.deadlines))
+        await page.open(doors.metrics)
+        stack.push_async_callback(page.close, _METRICS_GRACE_S)
         if admin is not None and router.admin is not None:
             steering = Listener(router.admin)
             await steering.open(admin)
             stack.push_async_callback(steering.close, _METRICS_GRACE_S)
             _log.info("the admin API listens on http://%s:%s", *admin.getsockname()[:2])
+        await _settle(router.fleet, settle_s, stop)
+        requests = Listener(router.front, tls)
+        await requests.open(api)
         host, port = api.getsockname()[:2]
         _log.info("router listens on %s://%s:%s", "https" if tls else "http", host, port)
         _spare_collector()
@@ -129,16 +143,15 @@ async def serve_on(
         on_ready()
         await stop.wait()
         _log.info("router stops; running requests may finish within the grace")
-        await listeners[0].close(settings.router.shutdown_grace_s)
-        await listeners[1].close(_METRICS_GRACE_S)
+        await requests.close(settings.router.shutdown_grace_s)
 
 
-async def _settle(fleet: Fleet, static_workers: int, settle_s: float) -> None:
-    """Returns when some model is served and all static workers are known, or after `settle_s`."""
+async def _settle(fleet: Fleet, settle_s: float, stop: asyncio.Event) -> None:
+    """Returns when all workers there are have been met and one of them serves, when the process is
+    to end, or after `settle_s`."""
     end_s = asyncio.get_running_loop().time() + settle_s
-    while asyncio.get_running_loop().time() < end_s:
-        known = len(fleet.records()) >= max(1, static_workers)
-        if known and any(fleet.eligible(model) for model in fleet.models()):
+    while asyncio.get_running_loop().time() < end_s and not stop.is_set():
+        if not fleet.is_looking and any(fleet.eligible(model) for model in fleet.models()):
             return
         await asyncio.sleep(_LOOK_S)
 

@@ -77,6 +77,7 @@ class Service:
         fallbacks = self.products.resolve(call)
         self.decisions.begin(call.decision)
         self.signals.arrived(call.body.model)
+        comments = call.comments = self.delivery.comments(call, client)
         try:
             if call.deadline_s is None:
                 await self._serve(call, client, fallbacks)
@@ -94,6 +95,8 @@ class Service:
             outcome = Outcome.CLIENT_LEFT
             raise
         finally:
+            if comments is not None:
+                comments.end()
             self._settle(call, outcome, refusal)
 
     async def _serve_in_time(

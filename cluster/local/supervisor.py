@@ -158,7 +158,9 @@ class LocalCluster:
         """A Valkey of our own, or the Redis of the settings; raises `StoreUnreachable`."""
         redis = self._settings.redis
         if redis.url is None:
-            self._valkey = EmbeddedValkey(self._files.valkey, free_port("127.0.0.1", frozenset()))
+            self._valkey = EmbeddedValkey(
+                self._files.valkey, free_port=lambda: free_port("127.0.0.1", frozenset())
+            )
             await self._valkey.start()
             redis = redis.model_copy(update={"url": SecretStr(self._valkey.url)})
             self._settings = self._settings.model_copy(update={"redis": redis})

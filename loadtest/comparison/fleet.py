@@ -115,7 +115,11 @@ def _simulated(plan: FleetPlan) -> SimulatedFleet:
         engine="simulated",
         max_model_len=plan.max_model_len,
         block_size=plan.block_size,
-        engine_args={"profile": plan.profile, "speed-factor": plan.speed},
+        engine_args={
+            "profile": plan.profile,
+            "speed-factor": plan.speed,
+            "enable-scale-out": True,  # some routers have workers render every prompt
+        },
     )
     return SimulatedFleet(
         spec=spec,

@@ -99,6 +99,7 @@ def _command(plan: FleetPlan, port: int, place: WorkerPlace) -> list[str]:
         *("--max-model-len", str(plan.max_model_len), "--block-size", str(plan.block_size)),
         *("--kv-cache-memory-bytes", str(_CACHE_BYTES), "--enforce-eager"),
         *("--enable-prompt-tokens-details", "--enable-prefix-caching"),
+        "--enable-scale-out",  # some routers have workers render every prompt
         *("--kv-events-config", json.dumps(events)),
     ]
 

@@ -1,5 +1,7 @@
 """A worker that does nothing: answers at once, or streams tokens at a fixed pace, in vLLM's shapes.
 
+Asked to render a prompt, it says as many token ids as text of that length has, always the same.
+
 It is far cheaper than any router, so that a router can be loaded from a small machine. Run as a
 process of its own: `python -m loadtest.overhead.mock ROOT PORT...`.
 """
@@ -10,18 +12,22 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import cast
 
+import msgspec
 import uvloop
 
 MODEL = "mock"
 BLOCK_SIZE = 16
 PACE_S = 0.005
 """Between two tokens of a stream."""
+CHARS_PER_TOKEN = 4
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
 _PACE = re.compile(rb'"pace_ms": ?(\d+)')
 _STREAM = re.compile(rb'"stream": ?true')
+_RENDER = re.compile(rb"POST /v1/(chat/)?completions/render ")
 _USAGE = (
     b'{"prompt_tokens":50,"total_tokens":66,"completion_tokens":16,"prompt_tokens_details":null}'
 )
@@ -56,6 +62,38 @@ def _chunked(data: bytes) -> bytes:
 def _response(body: bytes, kind: bytes = b"application/json") -> bytes:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
     return head % (kind, len(body)) + body
+
+
+@cache
+def rendered(tokens: int) -> bytes:
+    """What `/render` answers for a prompt of so many tokens."""
+    request = {
+        "request_id": "chatcmpl-8f6f2a",
+        "token_ids": list(range(1000, 1000 + tokens)),
+        "token_offsets": None,
+        "features": None,
+        "content_parts": None,
+        "sampling_params": {
+            "stop": [],
+            "stop_token_ids": [],
+            "output_kind": 2,
+            "skip_clone": True,
+            "bad_words": [],
+            "skip_reading_prefix_cache": False,
+        },
+        "model": MODEL,
+        "reasoning_ended": None,
+        "reasoning_parser_kwargs": None,
+        "return_token_ids": None,
+        "output_mode": "tokens",
+        "stream": False,
+        "stream_options": None,
+        "cache_salt": None,
+        "priority": 0,
+        "kv_transfer_params": None,
+        "ec_transfer_params": None,
+    }
+    return _response(msgspec.json.encode(request))
 
 
 _ANSWER = _response(_WHOLE)
@@ -126,6 +164,8 @@ class Worker(asyncio.Protocol):
         if data.startswith(b"GET"):
             path = data[4 : data.index(b" ", 4)].partition(b"?")[0]
             self.write(self._pages.get(path, self._pages[b""]))
+        elif _RENDER.match(data):
+            self.write(rendered(1 + (len(data) - end) // CHARS_PER_TOKEN))
         elif _STREAM.search(data, end):
             tokens, pace = _MAX_TOKENS.search(data, end), _PACE.search(data, end)
             self.write(_STREAM_HEAD)

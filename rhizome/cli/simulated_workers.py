@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from workers.engine.simulated.fleet import Address
 
 
+KvBlocks = Annotated[int | None, typer.Option(min=2, help="KV blocks, in place of the profile's.")]
+ScaleOut = Annotated[
+    bool, typer.Option("--enable-scale-out", help="Render prompts for routers that ask.")
+]
+Faults = Annotated[bool, typer.Option("--faults", help="Let loopback clients break them.")]
+NoKey = Annotated[
+    bool, typer.Option("--no-key", help="Plain HTTP and event sockets; loopback only.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("simulated-workers")(simulated_workers)
@@ -36,19 +46,14 @@ def simulated_workers(
     ] = 0,
     profile: ProfileOption = None,
     speed_factor: SpeedOption = None,
-    kv_blocks: Annotated[
-        int | None, typer.Option(min=2, help="KV blocks, in place of the profile's.")
-    ] = None,
+    kv_blocks: KvBlocks = None,
     max_model_len: Annotated[
         int | None, typer.Option(help="Longest prompt plus completion, in tokens.")
     ] = None,
     block_size: Annotated[int | None, typer.Option(help="Tokens per KV block.")] = None,
-    faults: Annotated[
-        bool, typer.Option("--faults", help="Let loopback clients break them.")
-    ] = False,
-    no_key: Annotated[
-        bool, typer.Option("--no-key", help="Plain HTTP and event sockets; loopback only.")
-    ] = False,
+    enable_scale_out: ScaleOut = False,
+    faults: Faults = False,
+    no_key: NoKey = False,
     key_file: Annotated[
         Path | None, typer.Option(help="File with their key; made when there is none.")
     ] = None,
@@ -71,7 +76,11 @@ def simulated_workers(
         max_model_len=max_model_len,
         block_size=block_size,
         engine_args=simulated_arguments(
-            profile=profile, speed_factor=speed_factor, kv_blocks=kv_blocks, faults=faults
+            profile=profile,
+            speed_factor=speed_factor,
+            kv_blocks=kv_blocks,
+            scale_out=enable_scale_out,
+            faults=faults,
         ),
     )
     plan = FleetPlan(

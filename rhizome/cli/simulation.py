@@ -25,9 +25,11 @@ def simulated_arguments(
     profile: str | None = None,
     speed_factor: float | None = None,
     kv_blocks: int | None = None,
+    scale_out: bool = False,
     faults: bool = False,
 ) -> dict[str, Any]:
     """The flags that were given, as `engine_args`."""
     flags = {"profile": profile, "speed-factor": speed_factor, "kv-blocks": kv_blocks}
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    return given | ({"faults": True} if faults else {})
+    switches = {"enable-scale-out": scale_out, "faults": faults}
+    return given | {name: True for name, on in switches.items() if on}

@@ -29,12 +29,20 @@ _PORT_TRIES = 5
 
 
 class EmbeddedValkey:
-    """One server on `directory`; start and stop it once each, in any event loop."""
+    """One server on `directory`; starts and stops pair, in any event loop."""
 
-    def __init__(self, directory: Path, port: int = 0, *, clock: Clock | None = None) -> None:
-        """`port` 0 takes a free one."""
+    def __init__(
+        self,
+        directory: Path,
+        port: int = 0,
+        *,
+        free_port: Callable[[], int] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`port` 0 takes a free one, as `free_port` finds them, and keeps it from then on."""
         self._directory = directory.resolve()
         self._asked_port = port
+        self._free_port = free_port or _free_port
         self._port = port
         self._clock = clock or SystemClock()
         self._password = new_key("rzk")
@@ -68,9 +76,10 @@ class EmbeddedValkey:
         binary = _binary()
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for _ in range(_PORT_TRIES):
-            self._port = self._asked_port or _free_port()
+            self._port = self._asked_port or self._free_port()
             self._spawn(binary)
             if await self._answers():
+                self._asked_port = self._port
                 return
             await self.stop()
             if not self._port_was_taken():

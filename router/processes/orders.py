@@ -23,14 +23,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Counts the processes from 1, those that were replaced included."""
     settings: dict[str, Any]
     api_fd: int
-    """The inherited listening socket of the API."""
+    """The inherited socket of the API, which may not listen yet."""
     metrics_fd: int
     """The same of the metrics page, which only the watching process reads."""
     admin_fd: int | None
     siblings: str
     """Directory in which the processes hear each other."""
     settle_s: float
-    """How long to look for workers before serving; 0 at the first start of all."""
+    """How long to look for workers before serving without them."""
 
     def typed_settings(self) -> Settings:
         """Raises `SettingsError`."""

@@ -2,9 +2,11 @@
 
 Each place has a listening socket of its own on the port (SO_REUSEPORT: the kernel spreads the
 connections), which this process keeps open: whoever serves the place inherits it, so a connection
-that comes while one process follows another waits in the socket's queue and is not refused. Only a
-place whose processes fail again and again gives its socket up until the next try, so that the
-others get its connections. On SIGHUP the settings are read anew and the processes are replaced one
+that comes while one process follows another waits in the socket's queue and is not refused. A new
+process accepts when it has met the workers; until then a socket that nobody served before does not
+listen, but for that of the first place, which has the port from the start. Only a place whose
+processes fail again and again gives its socket up until the next try, so that the others get its
+connections. On SIGHUP the settings are read anew and the processes are replaced one
 after the other, each when its successor serves; settings that are not valid change nothing.
 """
 
@@ -23,7 +25,8 @@ from rhizome.errors import StartError
 from rhizome.settings.tree import Settings
 from rhizome.tasks import Tasks
 from router.admin.access import admin_keys
-from router.process import listen
+from router.http.server.listener import BACKLOG
+from router.process import bind, listen
 from router.processes.orders import Order, plain
 from router.processes.process import Process
 from router.processes.restarting import PAUSE_S_MAX, Restarting
@@ -31,6 +34,8 @@ from router.processes.restarting import PAUSE_S_MAX, Restarting
 _log = logging.getLogger(__name__)
 _READY_S = 120.0
 _SETTLE_S = 10.0
+_FIRST_SETTLE_S = 3.0
+"""When nobody serves yet, somebody must soon say that the router is not ready."""
 _CUT_AFTER_S = 5.0
 _LOOK_S = 0.1
 _LOOPBACK = "127.0.0.1"
@@ -153,7 +158,7 @@ class Watcher:
 
     async def _start_all(self) -> bool:
         for place in self.places:
-            place.process = await self._begin(place, settle_s=0.0)
+            place.process = await self._begin(place, _FIRST_SETTLE_S)
         begun = [place.process for place in self.places if place.process is not None]
         return all([await process.is_ready(_READY_S) for process in begun])
 
@@ -161,7 +166,9 @@ class Watcher:
         """Starts a process on the place's socket, which is opened if need be."""
         router = self.settings.router
         if place.api is None:
-            place.api = listen(router.host, self._api_port, "--port", shared=True)
+            place.api = bind(router.host, self._api_port, "--port", shared=True)
+            if not self._others_serve(place):
+                place.api.listen(BACKLOG)
         self._count += 1
         has_admin = admin_keys(router.admin) is not None
         with ExitStack() as ours:

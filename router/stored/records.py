@@ -9,8 +9,11 @@ import msgspec
 
 Fields = dict[str, Any]
 
+BEAT_S = 2.0
+"""How often a router says of a response that it works on it."""
 RUNNING = frozenset({"queued", "in_progress"})
 _NOT_FOR_ENGINES = ("previous_response_id", "background", "store")
+_NOT_IN_BACKGROUND = ("stream", "stream_options")
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +58,13 @@ def conversation(previous: StoredResponse | None, asked: Any) -> list[Any]:
 
 
 def for_engine(fields: Mapping[str, Any], response_id: str, items: list[Any] | None) -> Fields:
-    """The request as an engine takes it, which keeps nothing itself."""
-    changed = {name: value for name, value in fields.items() if name not in _NOT_FOR_ENGINES}
+    """The request as an engine takes it, which keeps nothing itself.
+
+    Work in the background is asked for as a whole: whoever follows it is told from the store.
+    """
+    is_later = fields.get("background") is True
+    left_out = _NOT_FOR_ENGINES + (_NOT_IN_BACKGROUND if is_later else ())
+    changed = {name: value for name, value in fields.items() if name not in left_out}
     changed |= {"store": False, "request_id": response_id}
     if items is not None:
         changed["input"] = items

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from rhizome.clock import Clock
 from rhizome.errors import QueueFull, RequestError
+from router.comments import COMMENT, STREAM
+from router.http.client import Client, Headers
 from router.relay.responses import RESPONSES
 from router.stored.events import begun, encoded, told
-from router.stored.records import RUNNING, Fields
-from router.stored.serving import BEAT_S, StoringService
+from router.stored.records import BEAT_S, RUNNING, Fields
 
-_COMMENT = b": keep-alive\n\n"
+Shown = Callable[[str, str], Awaitable[Fields]]
+"""The response object by owner and id; raises `UnknownObject` or `StoreUnavailable`."""
 
 
 class Retelling:
@@ -21,9 +23,9 @@ class Retelling:
     """
 
     def __init__(
-        self, service: StoringService, clock: Clock, followers_max: int, comment_interval_s: float
+        self, shown: Shown, clock: Clock, followers_max: int, comment_interval_s: float
     ) -> None:
-        self._service = service
+        self._shown = shown
         self._clock = clock
         self._followers_max = followers_max
         self._comment_interval_s = comment_interval_s
@@ -37,9 +39,21 @@ class Retelling:
         last = -1 if after is None else after
         if response.get("status") not in RUNNING:
             return self._ended(response, last)
+        self.require_room()
+        return self._running(owner, response, last)
+
+    async def tell(self, owner: str, response: Fields, client: Client, headers: Headers) -> None:
+        """All events, to a client that has got nothing yet; raises `QueueFull`."""
+        events = self.events(owner, response, None)
+        client.start(200, STREAM, headers)
+        async for data in events:
+            client.write(data)
+        client.end()
+
+    def require_room(self) -> None:
+        """Raises `QueueFull` where nobody more may wait."""
         if self._followers >= self._followers_max:
             raise QueueFull("as many clients wait for responses in the background as may")
-        return self._running(owner, response, last)
 
     async def _ended(self, response: Fields, last: int) -> AsyncIterator[bytes]:
         for data in _behind(told(response), last):
@@ -53,11 +67,11 @@ class Retelling:
                 yield data
             while response.get("status") in RUNNING:
                 await self._clock.sleep(BEAT_S)
-                response = await self._service.shown(owner, response["id"])
+                response = await self._shown(owner, response["id"])
                 now_s = self._clock.monotonic_s()
                 if 0 < self._comment_interval_s <= now_s - said_at_s:
                     said_at_s = now_s
-                    yield _COMMENT
+                    yield COMMENT
             for data in _behind(told(response), max(last, len(begun(response)) - 1)):
                 yield data
         except RequestError as error:

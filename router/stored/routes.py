@@ -8,11 +8,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from router.stored.records import Fields
-from router.stored.retelling import Retelling
 from router.stored.serving import StoringService
 
 
-def build_stored_routes(service: StoringService, retelling: Retelling) -> APIRouter:
+def build_stored_routes(service: StoringService) -> APIRouter:
     """The routes; who asks is in `request.state.principal`."""
     routes = APIRouter(prefix="/v1/responses/{response_id}", tags=["responses"])
 
@@ -30,7 +29,7 @@ def build_stored_routes(service: StoringService, retelling: Retelling) -> APIRou
         response = await service.shown(_owner(request), response_id)
         if not stream:
             return response
-        events = retelling.events(_owner(request), response, starting_after)
+        events = service.retelling.events(_owner(request), response, starting_after)
         return StreamingResponse(events, media_type="text/event-stream")
 
     @routes.get("/input_items")

@@ -8,6 +8,7 @@ say gets its answer all the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from rhizome.errors import (
     UnknownObject,
 )
 from rhizome.ids import new_id
-from rhizome.settings.tree import ResponsesSettings
+from rhizome.settings.tree import RouterSettings
 from rhizome.stores.responses import StoredResponses
 from rhizome.tasks import Tasks
 from router.call import Call
@@ -31,6 +32,7 @@ from router.http.client import Client
 from router.http.responses import ResponseBody
 from router.stored.holding import HoldingClient
 from router.stored.records import (
+    BEAT_S,
     RUNNING,
     Fields,
     StoredResponse,
@@ -39,9 +41,9 @@ from router.stored.records import (
     for_engine,
     queued,
 )
+from router.stored.retelling import Retelling
 
 _log = logging.getLogger(__name__)
-BEAT_S = 2.0
 _BEATS_MISSED = 5
 _decoder = msgspec.json.Decoder(StoredResponse)
 _encode = msgspec.json.Encoder().encode
@@ -60,15 +62,17 @@ class StoringService:
         self,
         service: Serves,
         store: StoredResponses | None,
-        settings: ResponsesSettings,
+        settings: RouterSettings,
         tasks: Tasks,
         clock: Clock,
     ) -> None:
         self._service = service
         self._store = store
-        self._settings = settings
+        self._settings = settings.responses
         self._tasks = tasks
         self._clock = clock
+        followers_max, interval_s = self._settings.background_max, settings.relay.comment_interval_s
+        self.retelling = Retelling(self.shown, clock, followers_max, interval_s)
         self._background: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def serve(self, call: Call, client: Client) -> None:
@@ -87,7 +91,7 @@ class StoringService:
         if asked.get("background") is True:
             return await self._serve_later(call, client, asked, items)
         if asked.get("store") is True:
-            await self._put(owner, self._placeholder(call, asked, items))
+            return await self._serve_promised(call, client, asked, items)
         if asked.get("store") is False or self._store is None:
             return await self._service.serve(call, client)
         holding = HoldingClient(client)
@@ -98,8 +102,6 @@ class StoringService:
                 response = finished(holding.response, asked, named)
                 await self._keep(owner, StoredResponse(response=response, items=items))
         finally:
-            if holding.response is None and asked.get("store") is True:
-                self._tasks.start("forget-response", self._forget(owner, response_id))
             holding.release()
 
     async def found(self, owner: str, response_id: str) -> StoredResponse:
@@ -146,19 +148,16 @@ class StoringService:
             )
         return previous
 
-    async def _keep(self, owner: str, record: StoredResponse) -> None:
-        """Stores an answer that the client is about to get, whether that can be done or not."""
+    async def _keep(self, owner: str, record: StoredResponse, *, promised: bool = False) -> None:
+        """Stores an answer that the client is about to get, whether that can be done or not.
+
+        One that was promised may have been deleted meanwhile.
+        """
         try:
-            await self._put(owner, record)
+            if not promised or await self._is_wanted(owner, record.response["id"]):
+                await self._put(owner, record)
         except RequestError as error:
             _log.warning("response %s is not stored: %s", record.response["id"], error.message)
-
-    async def _forget(self, owner: str, response_id: str) -> None:
-        """Takes back what was stored for an answer that never came."""
-        try:
-            await self._demanded().delete(owner, response_id)
-        except RequestError as error:
-            _log.warning("response %s stays as a failed one: %s", response_id, error.message)
 
     async def _put(self, owner: str, record: StoredResponse) -> None:
         body = _encode(record)
@@ -171,15 +170,63 @@ class StoringService:
             raise StoreUnavailable("stored responses need a Redis: set redis.url")
         return self._store
 
+    # Promised to be stored
+
+    async def _serve_promised(
+        self, call: Call, client: Client, asked: Fields, items: list[Any]
+    ) -> None:
+        """Stores the response as one in progress before the work begins, and keeps that young."""
+        owner, holding, ended = call.principal.name, HoldingClient(client), asyncio.Event()
+        record = self._placeholder(call, asked, items).with_response(status="in_progress")
+        response_id = record.response["id"]
+        await self._put(owner, record)
+        beating = self._tasks.start("stored-response", self._beat(owner, record, ended))
+        try:
+            await self._service.serve(call, holding)
+            ended.set()
+            if holding.response is not None:
+                await beating
+                response = finished(holding.response, asked, response_id)
+                kept = StoredResponse(response=response, items=items)
+                await self._keep(owner, kept, promised=True)
+        finally:
+            ended.set()
+            if holding.response is None:
+                self._tasks.start("forget-response", self._forget(owner, response_id, beating))
+            holding.release()
+
+    async def _beat(self, owner: str, record: StoredResponse, ended: asyncio.Event) -> None:
+        """Shows until `ended` that the response is worked on, unless it is deleted."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await ended.wait()
+                return
+            with contextlib.suppress(RequestError):  # the store is away: it may come back
+                if not await self._is_wanted(owner, record.response["id"]):
+                    return
+                young = msgspec.structs.replace(record, beats_until_s=self._beats_until_s())
+                await self._put(owner, young)
+
+    async def _forget(self, owner: str, response_id: str, beating: asyncio.Task[None]) -> None:
+        """Takes back what was stored for an answer that never came."""
+        await beating
+        try:
+            await self._demanded().delete(owner, response_id)
+        except RequestError as error:
+            _log.warning("response %s stays as a failed one: %s", response_id, error.message)
+
     # In the background
 
     async def _serve_later(
         self, call: Call, client: Client, asked: Fields, items: list[Any]
     ) -> None:
-        if asked.get("store") is False or call.body.stream:
-            raise InvalidRequest(
-                "'background' goes with 'store', and without 'stream'", param="background"
-            )
+        """Answers at once; a stream follows the work, which does not end with it."""
+        if asked.get("store") is False:
+            raise InvalidRequest("'background' does not go without 'store'", param="background")
+        is_followed = asked.get("stream") is True
+        if is_followed:
+            self.retelling.require_room()
         if len(self._background) >= self._settings.background_max:
             raise QueueFull("this router works on as many responses in the background as it may")
         record, owner = self._placeholder(call, asked, items), call.principal.name
@@ -189,7 +236,10 @@ class StoringService:
         self._background[key] = task
         task.add_done_callback(lambda _: self._background.pop(key, None))
         headers = (("x-request-id", call.request_id),)
-        client.whole(200, "application/json", headers, _encode(record.response))
+        if is_followed:
+            await self.retelling.tell(owner, record.response, client, headers)
+        else:
+            client.whole(200, "application/json", headers, _encode(record.response))
 
     def _placeholder(self, call: Call, asked: Fields, items: list[Any]) -> StoredResponse:
         """What is stored before the work begins: shows early that something can be stored."""

@@ -24,6 +24,7 @@ from tests.support.engine_contract.fuzz import drawn_rows
 from tests.support.engine_contract.play import QUIET_S, Answer, listening, play
 from tests.support.engine_contract.rows import ROWS, Row
 from tests.support.engine_contract.rows_asked import ASKED
+from tests.support.engine_contract.rows_renders import RENDERS, SCALE_OUT_FLAGS
 from tests.support.engine_contract.rows_tools import CALLS, PARSER_FLAGS
 from workers.engine.simulated.server.words import Words
 
@@ -32,7 +33,9 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")
 Answers = dict[str, Answer]
 RECORDED = Path(__file__).parents[1] / "data" / "vllm-0.32" / "answers.json"
 PLAIN: tuple[Row, ...] = (*ROWS, *ASKED, *drawn_rows())
-EVERY_ROW = pytest.mark.parametrize("row", [*PLAIN, *CALLS], ids=lambda row: row.name)
+MORE: tuple[Row, ...] = (*RENDERS, *CALLS)
+"""For an engine with a parser of tool calls that renders for others, too."""
+EVERY_ROW = pytest.mark.parametrize("row", [*PLAIN, *MORE], ids=lambda row: row.name)
 NOT_SIMULATED = re.compile(
     r"_created$|request_params_|_kv_computed|request_num_preemptions|max_num_g"
 )
@@ -49,8 +52,8 @@ def recorded() -> Answers:
 async def of_simulation(recorded: Answers, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     words = Words(write_tokenizer(tmp_path_factory.mktemp("model")), SystemClock())
     answers: Answers = {}
-    for rows, parser in ((PLAIN, False), (CALLS, True)):
-        async with simulated(words, tool_parser=parser) as worker:
+    for rows, more in ((PLAIN, False), (MORE, True)):
+        async with simulated(words, tool_parser=more, scale_out=more) as worker:
             url, events = f"http://127.0.0.1:{worker.port}", worker.sources[0].endpoint
             answers |= await _asked(rows, url, events, recorded, quiet_s=0.03)
     return answers
@@ -59,7 +62,7 @@ async def of_simulation(recorded: Answers, tmp_path_factory: pytest.TempPathFact
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def of_vllm(recorded: Answers, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     answers: Answers = {}
-    for rows, flags in ((PLAIN, ()), (CALLS, PARSER_FLAGS)):
+    for rows, flags in ((PLAIN, ()), (MORE, (*PARSER_FLAGS, *SCALE_OUT_FLAGS))):
         async with real_vllm(tmp_path_factory.mktemp("vllm"), *flags) as engine:
             answers |= await _asked(rows, engine.url, engine.events, recorded, quiet_s=QUIET_S)
     answers["metrics"] |= _families(answers["metrics"].pop("text"))

@@ -7,13 +7,16 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 import yaml
 
+from cluster.local.ports import free_port
 from tests.support.processes import living
 from tests.support.router_rig import (
     RunningRouter,
@@ -139,6 +142,42 @@ async def test_stopping_lets_running_answers_end_and_leaves_no_process(
     assert not any(psutil.pid_exists(child) for child in children)
     cut = [failure for failure in load.failures if "Connect" not in failure]
     assert cut == [], "refused, never cut"
+
+
+async def test_from_the_first_answer_on_every_process_knows_the_workers(tmp_path: Path) -> None:
+    async with simulated_workers(tmp_path, 2) as workers:
+        with _starting(tmp_path, *workers, "--processes", "3") as url:
+            assert await _readiness(url, answers=60) == {200}
+
+
+async def test_processes_without_workers_say_that_they_are_not_ready(tmp_path: Path) -> None:
+    with _starting(tmp_path, "--worker", "http://127.0.0.1:9", "--processes", "2") as url:
+        assert await _readiness(url, answers=20) == {503}
+
+
+@contextmanager
+def _starting(directory: Path, *flags: str) -> Iterator[str]:
+    """A router that has been started just now; gives its URL."""
+    port = free_port("127.0.0.1", frozenset())
+    command = ["router", "--port", str(port), "--metrics-port", "0", "--allow-anonymous", *flags]
+    with running(*command, log=directory / "router.log"):
+        yield f"http://127.0.0.1:{port}"
+
+
+async def _readiness(url: str, answers: int) -> set[int]:
+    """The statuses of the first answers, each on a connection of its own."""
+    statuses: list[int] = []
+    async with asyncio.timeout(60):
+        while len(statuses) < answers:
+            connector = aiohttp.TCPConnector(force_close=True)
+            async with aiohttp.ClientSession(connector=connector) as http:
+                try:
+                    async with http.get(f"{url}/health/ready") as answer:
+                        statuses.append(answer.status)
+                except aiohttp.ClientConnectionError:
+                    assert not statuses, "refused after the first answer"
+                    await asyncio.sleep(0.02)
+    return set(statuses)
 
 
 async def test_the_port_is_not_shared_with_a_second_router(

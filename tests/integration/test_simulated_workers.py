@@ -22,7 +22,16 @@ def test_each_worker_answers_on_its_own_port_until_the_process_is_told_to_end(
 ) -> None:
     model = write_tokenizer(tmp_path / "model")
     command = [sys.executable, "-m", "rhizome.cli.main", "simulated-workers"]
-    command += ["--model", str(model), "--name", "m", "--count", "3", "--no-key"]
+    command += [
+        "--model",
+        str(model),
+        "--name",
+        "m",
+        "--count",
+        "3",
+        "--no-key",
+        "--enable-scale-out",
+    ]
     environment = environment_copy() | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -39,7 +48,14 @@ def test_each_worker_answers_on_its_own_port_until_the_process_is_told_to_end(
                     http.post(f"{url}/v1/completions", json=body).json()["choices"][0]["text"]
                     for url in urls
                 }
+                rendered = {
+                    tuple(
+                        http.post(f"{url}/v1/completions/render", json=body).json()[0]["token_ids"]
+                    )
+                    for url in urls
+                }
             assert len(texts) == 1, "the same words from the same seed"
+            assert len(rendered) == 1
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from redis.crc import key_slot
 
+from cluster.local.ports import free_port
 from rhizome.errors import PortInUse, SettingsError, StoreUnavailable, StoreUnreachable
 from rhizome.settings.tree import RedisSettings
 from rhizome.stores.lines import Line, LineResult
@@ -240,17 +241,18 @@ async def test_a_taken_port_that_was_asked_for_is_said(
         await EmbeddedValkey(tmp_path / "second", server.port).start()
 
 
-async def test_a_free_port_lost_to_another_is_replaced(
-    server: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_free_port_lost_to_another_is_replaced_and_then_kept(
+    server: EmbeddedValkey, tmp_path: Path
 ) -> None:
-    from rhizome.stores import valkey
-
-    honest = valkey._free_port
-    offers = [server.port]
-    monkeypatch.setattr(valkey, "_free_port", lambda: offers.pop() if offers else honest())
-    second = EmbeddedValkey(tmp_path / "second")
+    free = [free_port("127.0.0.1", frozenset({server.port})) for _ in range(2)]
+    offers = iter([server.port, *free])
+    second = EmbeddedValkey(tmp_path / "second", free_port=lambda: next(offers))
     await second.start()
-    assert second.port != server.port
+    url = second.url
+    assert second.port in free
+    await second.stop()
+    await second.start()
+    assert second.url == url
     await second.stop()
 
 

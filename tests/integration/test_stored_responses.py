@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from openai import AsyncOpenAI, RateLimitError
+from openai.types.responses import ResponseCreatedEvent
 
+from rhizome.clock import Clock, SystemClock
 from rhizome.ids import new_id
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api, running_api, settings_with
@@ -29,12 +31,23 @@ def namespace() -> str:
     return new_id("test")
 
 
+class MovableClock(SystemClock):
+    """The machine's clock, its date some time ahead."""
+
+    ahead_s = 0.0
+
+    def wall_s(self) -> float:
+        return super().wall_s() + self.ahead_s
+
+
 @asynccontextmanager
-async def running(url: str | None, namespace: str, **more: Any) -> AsyncIterator[Api]:
+async def running(
+    url: str | None, namespace: str, clock: Clock | None = None, **more: Any
+) -> AsyncIterator[Api]:
     flags: dict[str, Any] = {"router__api_keys": ["rzk-mine", "rzk-theirs"], **more}
     if url is not None:
         flags |= {"redis__url": url, "redis__namespace": namespace}
-    async with running_api(settings_with(**flags)) as api:
+    async with running_api(settings_with(**flags), clock=clock) as api:
         yield api
 
 
@@ -152,6 +165,45 @@ async def test_a_refused_request_leaves_nothing(
     await eventually(is_gone)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_promised_response_is_in_progress_for_as_long_as_it_takes(
+    stream: bool, valkey_url: str, namespace: str, engine: FakeEngine
+) -> None:
+    clock, engine.hold = MovableClock(), asyncio.Event()
+    async with (
+        running(valkey_url, namespace, clock) as api,
+        httpx.AsyncClient(base_url=api.url, timeout=60, headers=MINE) as http,
+    ):
+        api.join(engine)
+        body = {**HI, "store": True, "stream": stream}
+        asked = asyncio.ensure_future(http.post("/v1/responses", json=body))
+        await eventually(lambda: bool(engine.requests))
+        path = f"/v1/responses/{engine.requests[0]['request_id']}"
+
+        async def is_in_progress() -> bool:
+            return bool((await http.get(path)).json()["status"] == "in_progress")
+
+        assert await is_in_progress()
+        clock.ahead_s += 60.0
+        await eventually(is_in_progress)
+        engine.hold.set()
+        assert (await asked).status_code == 200
+        assert (await http.get(path)).json()["status"] == "completed"
+
+
+async def test_a_promised_response_that_is_deleted_meanwhile_is_answered_and_not_kept(
+    http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold = asyncio.Event()
+    asked = asyncio.ensure_future(ask(http, store=True))
+    await eventually(lambda: bool(engine.requests))
+    path = f"/v1/responses/{engine.requests[0]['request_id']}"
+    assert (await http.delete(path)).status_code == 200
+    engine.hold.set()
+    assert (await asked)["output"]
+    assert (await http.get(path)).status_code == 404
+
+
 async def test_a_response_in_the_background(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.hold = asyncio.Event()
     begun = await ask(http, background=True)
@@ -205,11 +257,10 @@ async def test_only_background_work_is_cancelled(http: httpx.AsyncClient) -> Non
     assert answer.status_code == 400
 
 
-@pytest.mark.parametrize("fields", [{"stream": True}, {"store": False}])
-async def test_what_does_not_go_with_background_is_refused(
-    http: httpx.AsyncClient, fields: dict[str, Any]
-) -> None:
-    answer = await http.post("/v1/responses", json={**HI, "background": True, **fields})
+@pytest.mark.parametrize("stream", [False, True])
+async def test_background_without_a_store_is_refused(http: httpx.AsyncClient, stream: bool) -> None:
+    body = {**HI, "background": True, "store": False, "stream": stream}
+    answer = await http.post("/v1/responses", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "background"
 
@@ -286,6 +337,40 @@ async def test_work_in_the_background_is_followed_to_its_end_from_any_router(
         assert told[-1].type == "response.completed"
         again = await events_of(client, response_id, starting_after=begun[-1].sequence_number)
     assert again == told[len(begun) :]
+
+
+async def test_work_in_the_background_is_streamed_and_goes_on_when_its_client_leaves(
+    valkey_url: str, namespace: str, engine: FakeEngine
+) -> None:
+    engine.hold = asyncio.Event()
+    async with (
+        running(valkey_url, namespace, router__responses__background_max=1) as api,
+        AsyncOpenAI(base_url=f"{api.url}/v1", api_key="rzk-mine", max_retries=0) as client,
+    ):
+        api.join(engine)
+        stream = await client.responses.create(model="m", input="Hi", background=True, stream=True)
+        events = aiter(stream)
+        begun = [await anext(events), await anext(events)]
+        assert isinstance(begun[0], ResponseCreatedEvent)
+        response_id = begun[0].response.id
+        with pytest.raises(RateLimitError):
+            await client.responses.create(model="m", input="Hi", background=True, stream=True)
+        await stream.close()
+        assert "stream" not in engine.requests[0]
+        engine.hold.set()
+
+        async def is_done() -> bool:
+            return (await client.responses.retrieve(response_id)).status == "completed"
+
+        await eventually(is_done)
+        rest = await events_of(client, response_id, starting_after=1)
+        assert rest[-1].type == "response.completed"
+        whole = await client.responses.create(model="m", input="Hi", background=True, stream=True)
+        told = [event async for event in whole]
+        assert [event.type for event in told] == [event.type for event in [*begun, *rest]]
+        assert [event.sequence_number for event in told] == list(range(len(told)))
+        assert await events_of(client, response_id, starting_after=len(begun) - 1) == rest
+    assert len(engine.requests) == 2
 
 
 async def test_following_ends_with_an_error_where_the_response_is_forgotten(

@@ -9,6 +9,8 @@ import ssl
 
 from router.http.server.connection import ClientConnection, Shared
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 _LOOK_S = 0.05
 _ACCEPTED_LAST_MAX = 1024
 _IDLE_GRACE_S = 1.0
@@ -27,11 +29,14 @@ class Listener:
         self._listening: socket.socket | None = None
 
     async def open(self, listening: socket.socket) -> None:
-        """Serves on the socket, which listens already."""
+        """Serves on the socket, which listens from now on if it does not yet."""
         _set_options(listening)
         self._listening = listening
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(self._shared), sock=listening, ssl=self._tls
+            lambda: ClientConnection(self._shared),
+            sock=listening,
+            ssl=self._tls,
+            backlog=BACKLOG,
         )
 
     async def close(self, grace_s: float) -> None:

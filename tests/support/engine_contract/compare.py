@@ -24,6 +24,7 @@ _ALWAYS_EQUAL = frozenset(
         *("input_tokens", "output_tokens", "cache_write_tokens", "status", "incomplete_details"),
         *("cache_creation_input_tokens", "cache_read_input_tokens", "instructions", "tools"),
         *("tool_choice", "max_output_tokens", "metadata", "top_p", "temperature"),
+        "sampling_params",
     }
 )
 _BY_TOKEN = frozenset({"top_logprobs", "prompt_logprobs"})

@@ -71,6 +71,7 @@ class SimulatedEngine:
                 kept_batches=settings.event_ring_batches,
             ),
             tool_parser=flags.reads_tool_calls,
+            scale_out=flags.enable_scale_out,
             breakable=flags.faults,
         )
         self._worker = SimulatedWorker(setup, self._listener, words, self._clock)

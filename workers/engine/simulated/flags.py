@@ -37,6 +37,8 @@ class SimulationFlags(BaseModel):
     enable_auto_tool_choice: bool = False
     tool_call_parser: Literal["hermes"] | None = None
     """How tool calls are said; read with `enable_auto_tool_choice` only."""
+    enable_scale_out: bool = False
+    """Whether prompts are rendered for others (`/v1/chat/completions/render`)."""
     faults: bool = False
     """Whether clients on loopback may break the worker (`/simulate/fault`)."""
 

@@ -81,6 +81,7 @@ async def start_fleet(
         api_key=plan.api_key,
         seed=spec.seed,
         tool_parser=flags.reads_tool_calls,
+        scale_out=flags.enable_scale_out,
         breakable=flags.faults,
     )
     place = EventPlace(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from rhizome.clock import SystemClock
 from router.relay.deadlines import TICK_S
 from tests.support.fake_engine import FakeEngine, running_engine
-from tests.support.serving import Api, running_api
+from tests.support.serving import Api, running_api, settings_with
 from tests.support.waiting import eventually
 
 CHAT_PATH, RESPONSES_PATH = "/v1/chat/completions", "/v1/responses"
@@ -89,6 +91,79 @@ async def test_a_first_token_may_take_ten_minutes_and_comments_come_meanwhile(
         assert not any('"error"' in line and '"error": null' not in line for line in stream.lines)
         await clock.move(api, STEPS_S[0])
         assert stream.has_comments(len(STEPS_S))
+
+
+async def test_a_stream_that_waits_in_the_line_gets_comments_and_then_its_answer() -> None:
+    clock, engine = MovableClock(), FakeEngine(hold=asyncio.Event())
+    async with before_a_full_engine(clock, engine, queue_wait_s_max=600) as (api, http, first):
+        stream = Stream(http, CHAT_PATH, CHAT)
+        await eventually(lambda: api.counted("router_queue_depth", model="m") == 1, WITHIN_S)
+        for number in (1, 2):
+            await clock.move(api, 15.0)
+            await eventually(partial(stream.has_comments, number), WITHIN_S)
+        assert len(engine.requests) == 1
+        assert engine.hold is not None
+        engine.hold.set()
+        await stream.done
+        assert (await first).status_code == 200
+    assert stream.lines[:2] == [COMMENT] * 2
+    assert stream.lines[-1] == "data: [DONE]"
+
+
+async def test_a_stream_with_comments_that_is_refused_after_all_is_told_so_by_an_event() -> None:
+    clock, engine = MovableClock(), FakeEngine(hold=asyncio.Event())
+    async with before_a_full_engine(clock, engine, queue_wait_s_max=20) as (api, http, first):
+        stream = Stream(http, CHAT_PATH, CHAT)
+        whole = asyncio.ensure_future(http.post(CHAT_PATH, json=CHAT))
+        await eventually(lambda: api.counted("router_queue_depth", model="m") == 2, WITHIN_S)
+        await clock.move(api, 15.0)
+        await eventually(partial(stream.has_comments, 1), WITHIN_S)
+        await clock.move(api, 15.0)
+        await stream.done
+        refused = await whole
+        assert engine.hold is not None
+        engine.hold.set()
+        assert (await first).status_code == 200
+    error = json.loads(stream.lines[-1].removeprefix("data: "))["error"]
+    assert error["code"] == "queue_timeout"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_timeout")
+
+
+async def test_a_stream_without_comments_that_is_refused_has_a_status() -> None:
+    clock, engine = MovableClock(), FakeEngine(hold=asyncio.Event())
+    limits = {"queue_wait_s_max": 20, "comment_interval_s": 0}
+    async with before_a_full_engine(clock, engine, **limits) as (api, http, first):
+        stream = asyncio.ensure_future(http.post(CHAT_PATH, json={**CHAT, "stream": True}))
+        await eventually(lambda: api.counted("router_queue_depth", model="m") == 1, WITHIN_S)
+        await clock.move(api, 30.0)
+        assert (await stream).status_code == 429
+        assert engine.hold is not None
+        engine.hold.set()
+        assert (await first).status_code == 200
+
+
+@asynccontextmanager
+async def before_a_full_engine(
+    clock: MovableClock,
+    engine: FakeEngine,
+    queue_wait_s_max: float,
+    comment_interval_s: float = 15.0,
+) -> AsyncIterator[tuple[Api, httpx.AsyncClient, asyncio.Future[httpx.Response]]]:
+    """A router whose only worker has room for one request, and works on one."""
+    settings = settings_with(
+        router__admission__in_flight_max_per_worker=1,
+        router__admission__queue_wait_s_max=queue_wait_s_max,
+        router__relay__comment_interval_s=comment_interval_s,
+    )
+    async with (
+        running_api(settings, clock=clock) as api,
+        running_engine(engine),
+        httpx.AsyncClient(base_url=api.url, timeout=None) as http,  # noqa: S113 - minutes pass
+    ):
+        api.join(engine)
+        first = asyncio.ensure_future(http.post(CHAT_PATH, json=CHAT))
+        await eventually(lambda: bool(engine.requests), WITHIN_S)
+        yield api, http, first
 
 
 async def test_a_whole_answer_to_eight_mebibytes_may_take_ten_minutes() -> None:

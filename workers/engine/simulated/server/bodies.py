@@ -65,6 +65,22 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = False
 
 
+class Function(BaseModel):
+    """What a tool does, and with which arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """One of the `tools` of a chat."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
 class GenerationBody(_Body, Unheeded):
     """What chat and completion bodies share."""
 
@@ -207,7 +223,7 @@ class ChatBody(GenerationBody, UnheededInChats):
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = "none"
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -256,11 +272,11 @@ class ChatBody(GenerationBody, UnheededInChats):
     def bound_text(self, rng: random.Random, words: list[str]) -> str | None:
         if not self.must_call or self.tools is None:
             return super().bound_text(rng, words)
-        functions = [tool["function"] for tool in self.tools]
+        functions = [tool.function for tool in self.tools]
         if isinstance(self.tool_choice, dict):
             name = self.tool_choice["function"]["name"]
-            functions = [one for one in functions if one["name"] == name]
-        return call_text(functions, rng, words)
+            functions = [one for one in functions if one.name == name]
+        return call_text([one.model_dump() for one in functions], rng, words)
 
 
 class TokenizeBody(_Body):
@@ -305,7 +321,6 @@ def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
         raise Refusal(words, param="suffix")
     if not body.prompts:
         raise Refusal("You must pass at least one prompt")
-    _refuse_beams(body)
     return body, fields
 
 
@@ -315,7 +330,6 @@ def read_chat(raw: bytes, tool_parser: bool = False) -> tuple[ChatBody, dict[str
     check_chat(fields)
     body = validated(ChatBody, fields, CHAT_ORDER)
     check_messages(body.messages)
-    _refuse_beams(body)
     if body.tools and not tool_parser:
         check_tool_choice(body.tool_choice)
     return body, fields
@@ -370,7 +384,8 @@ def validated(kind: type[Known], fields: dict[str, Any], order: Sequence[str] = 
         raise malformed_fields(error, order) from error
 
 
-def _refuse_beams(body: GenerationBody) -> None:
+def refuse_beams(body: GenerationBody) -> None:
+    """Raises `Refusal` for what would need several answers to be tried at once."""
     if body.use_beam_search:
         if body.stream:
             raise Refusal("Streaming is not currently supported with beam search")

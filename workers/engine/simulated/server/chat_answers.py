@@ -161,4 +161,4 @@ def _plain(text: bytes) -> str:
     return str(json.loads(b'"' + text + b'"'))
 
 
-CHAT = Form("chatcmpl", _WholeChat, _ChatStream)
+CHAT = Form("chatcmpl-", _WholeChat, _ChatStream)

@@ -92,9 +92,11 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def with_role(message: dict[str, Any]) -> dict[str, Any]:
-    """The message, which has to have somebody who says it."""
+    """The message, which has to have somebody who says it, and a text or parts if anything."""
     if not isinstance(message.get("role"), str):
         raise PydanticKnownError("missing")
+    if not isinstance(message.get("content"), str | list | None):
+        raise PydanticKnownError("string_type")
     return message
 
 

@@ -94,4 +94,4 @@ def _logprobs(question: Question, choice: Choice, first: int, end: int) -> dict[
     return completion_logprobs(choice.script, first, shown, style, echoed=echoed)
 
 
-COMPLETION = Form("cmpl", _WholeCompletion, _CompletionStream)
+COMPLETION = Form("cmpl-", _WholeCompletion, _CompletionStream)

@@ -24,6 +24,7 @@ from workers.engine.simulated.server.bodies import (
     read_chat,
     read_completion,
     read_object,
+    refuse_beams,
 )
 from workers.engine.simulated.server.chat_answers import CHAT
 from workers.engine.simulated.server.completion_answers import COMPLETION
@@ -38,6 +39,7 @@ from workers.engine.simulated.server.messages import (
 )
 from workers.engine.simulated.server.rank import Choice, Rank, root_key
 from workers.engine.simulated.server.refusals import MALFORMED, Refusal, out_of_range
+from workers.engine.simulated.server.rendering import rendered_request
 from workers.engine.simulated.server.responses import (
     ResponseBody,
     ResponseStream,
@@ -45,7 +47,12 @@ from workers.engine.simulated.server.responses import (
     read_response,
     unknown_response,
 )
-from workers.engine.simulated.server.sampling import check_lengths, check_prompts, check_sampling
+from workers.engine.simulated.server.sampling import (
+    check_lengths,
+    check_prompts,
+    check_sampling,
+    check_vocabulary,
+)
 from workers.engine.simulated.server.script import write_script
 
 if TYPE_CHECKING:
@@ -54,11 +61,13 @@ if TYPE_CHECKING:
 INLINE_BYTES_MAX = 16 * 1024
 """Longest body whose prompt is tokenized on the event loop."""
 Prompts = list[list[int]]
+Then = Callable[[Exchange, GenerationBody, Prompts], None]
+"""What becomes of a body whose prompts are there; raises `Refusal`."""
 _FORMS: dict[type[GenerationBody], Form] = {
     CompletionBody: COMPLETION,
     ChatBody: CHAT,
-    ResponseBody: Form("resp", WholeResponse, ResponseStream),
-    MessageBody: Form("chatcmpl", WholeMessage, MessageStream),
+    ResponseBody: Form("resp_", WholeResponse, ResponseStream),
+    MessageBody: Form("chatcmpl-", WholeMessage, MessageStream),
 }
 
 
@@ -72,18 +81,21 @@ class Generation:
 
     def complete(self, exchange: Exchange) -> None:
         body, fields = read_completion(exchange.request.body)
-        self._worker.check_model(body.model)
-        self._limit_prompt(body, fields)
-
-        def render() -> Prompts:
-            renderer = self._worker.words.renderer
-            return [renderer.completion_ids(fields, prompt) for prompt in body.prompts]
-
-        text = any(isinstance(prompt, str) for prompt in body.prompts)
-        self._when_rendered(exchange, body, render, text)
+        refuse_beams(body)
+        self._complete(exchange, body, fields, self._generate)
 
     def chat(self, exchange: Exchange) -> None:
-        self._chat(exchange, *read_chat(exchange.request.body, self._worker.setup.tool_parser))
+        body, fields = read_chat(exchange.request.body, self._worker.setup.tool_parser)
+        refuse_beams(body)
+        self._chat(exchange, body, fields, self._generate)
+
+    def render_completion(self, exchange: Exchange) -> None:
+        """The tokens of a completion's prompts, and what else an engine has to be told."""
+        self._complete(exchange, *read_completion(exchange.request.body), self._show)
+
+    def render_chat(self, exchange: Exchange) -> None:
+        read = read_chat(exchange.request.body, self._worker.setup.tool_parser)
+        self._chat(exchange, *read, self._show)
 
     def invoke(self, exchange: Exchange) -> None:
         """A chat or a completion, whichever the body fits."""
@@ -99,7 +111,7 @@ class Generation:
             ) from refusal
 
     def respond(self, exchange: Exchange) -> None:
-        self._chat(exchange, *read_response(exchange.request.body))
+        self._chat(exchange, *read_response(exchange.request.body), self._generate)
 
     def find_response(self, exchange: Exchange) -> None:
         """Looks for a stored response: there is none."""
@@ -107,7 +119,7 @@ class Generation:
 
     def message(self, exchange: Exchange) -> None:
         exchange.error_form = refused
-        self._chat(exchange, *read_message(exchange.request.body))
+        self._chat(exchange, *read_message(exchange.request.body), self._generate)
 
     def count_message(self, exchange: Exchange) -> None:
         """How many tokens a message's prompt has."""
@@ -121,14 +133,27 @@ class Generation:
             200, msgspec.json.encode({"input_tokens": count, "context_management": context})
         )
 
-    def _chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any]) -> None:
+    def _complete(
+        self, exchange: Exchange, body: CompletionBody, fields: dict[str, Any], then: Then
+    ) -> None:
+        self._worker.check_model(body.model)
+        self._limit_prompt(body, fields)
+
+        def render() -> Prompts:
+            renderer = self._worker.words.renderer
+            return [renderer.completion_ids(fields, prompt) for prompt in body.prompts]
+
+        text = any(isinstance(prompt, str) for prompt in body.prompts)
+        self._when_rendered(exchange, body, render, then, text=text)
+
+    def _chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any], then: Then) -> None:
         self._worker.check_model(body.model)
         self._limit_prompt(body, fields)
 
         def render() -> Prompts:
             return [self._worker.words.renderer.chat_ids(fields, BUDGET_S)]
 
-        self._when_rendered(exchange, body, render, text=True)
+        self._when_rendered(exchange, body, render, then, text=True)
 
     def _limit_prompt(self, body: GenerationBody, fields: dict[str, Any]) -> None:
         """Says how many tokens a prompt is cut to, where that is as many as fit."""
@@ -137,35 +162,53 @@ class Generation:
             fields["truncate_prompt_tokens"] = context - bool(body.output_limit)
 
     def _when_rendered(
-        self, exchange: Exchange, body: GenerationBody, render: Callable[[], Prompts], text: bool
+        self,
+        exchange: Exchange,
+        body: GenerationBody,
+        render: Callable[[], Prompts],
+        then: Then,
+        *,
+        text: bool,
     ) -> None:
-        """Renders here or in a thread, then begins; raises `Refusal` only if it was here."""
+        """Renders here or in a thread, `then` goes on; raises `Refusal` only if it was here."""
         check_lengths(body, self._worker.setup.profile.max_model_len)
-        overhead_s = self._worker.setup.profile.request_overhead_ms / 1000
         if not text or len(exchange.request.body) <= INLINE_BYTES_MAX:
-            prompts = _rendered(render)
-            if overhead_s > 0:
-                self._loop.call_later(overhead_s, self._begin_late, exchange, body, prompts)
-            else:
-                self._begin(exchange, body, prompts)
+            then(exchange, body, _rendered(render))
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
-        future = self._loop.run_in_executor(self._threads, _rendered, render)
-        future.add_done_callback(lambda done: self._rendered_late(exchange, body, done))
 
-    def _rendered_late(
-        self, exchange: Exchange, body: GenerationBody, done: asyncio.Future[Prompts]
-    ) -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is None:
-            self._begin_late(exchange, body, done.result())
-        elif isinstance(error, Refusal):
-            exchange.refuse(error)
+        def go_on(done: asyncio.Future[Prompts]) -> None:
+            if not done.cancelled():
+                try:
+                    then(exchange, body, done.result())
+                except Refusal as refusal:
+                    exchange.refuse(refusal)
+
+        self._loop.run_in_executor(self._threads, _rendered, render).add_done_callback(go_on)
+
+    def _show(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
+        """Answers with what an engine that takes tokens would be asked."""
+        if body.use_beam_search:
+            raise Refusal("Beam search is not supported by the render endpoint")
+        limits = [self._limit(body, prompt) for prompt in prompts]
+        check_sampling(body, min(limits))
+        name = self._request_id(exchange, body)
+        names = [name] if len(prompts) == 1 else [f"{name}-{at}" for at in range(len(prompts))]
+        told = [
+            rendered_request(body, *of_one) for of_one in zip(prompts, limits, names, strict=True)
+        ]
+        exchange.reply(
+            200, msgspec.json.encode(told if isinstance(body, CompletionBody) else told[0])
+        )
+
+    def _generate(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
+        """Hands the prompts to the engine, after the time that a request takes before it."""
+        overhead_s = self._worker.setup.profile.request_overhead_ms / 1000
+        if overhead_s > 0:
+            self._loop.call_later(overhead_s, self._begin_late, exchange, body, prompts)
         else:
-            raise error
+            self._begin(exchange, body, prompts)
 
     def _begin_late(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
         try:
@@ -179,12 +222,13 @@ class Generation:
             return
         limits = [self._limit(body, prompt) for prompt in prompts]
         vocabulary = self._worker.words.size
-        check_sampling(body, min(limits), vocabulary)
+        check_sampling(body, min(limits))
+        check_vocabulary(body, vocabulary)
         check_prompts(prompts, vocabulary)
         rank = self._rank(exchange)
         choices = self._choices(body, prompts, limits)
         form = _FORMS[type(body)]
-        question = self._question(exchange, body, choices, form.prefix, min(limits))
+        question = self._question(exchange, body, choices, min(limits))
         answer(question, form)
         exchange.on_gone = lambda: _abort(rank, question.choices)
         priority = body.priority if rank.profile.policy == "priority" else 0
@@ -243,13 +287,10 @@ class Generation:
         exchange: Exchange,
         body: GenerationBody,
         choices: list[Choice],
-        prefix: str,
         limit: int,
     ) -> Question:
-        given = exchange.request.header(b"x-request-id") or body.request_id
-        joined = "_" if isinstance(body, ResponseBody) else "-"
         heading = Heading(
-            request_id=f"{prefix}{joined}{given or new_id('x')[2:18]}",
+            request_id=self._request_id(exchange, body),
             created=int(self._worker.clock.wall_s()),
             model=body.model or self._worker.setup.model,
         )
@@ -265,6 +306,10 @@ class Generation:
             block_size=self._worker.setup.profile.block_size,
             limit=limit,
         )
+
+    def _request_id(self, exchange: Exchange, body: GenerationBody) -> str:
+        given = exchange.request.header(b"x-request-id") or body.request_id
+        return f"{_FORMS[type(body)].prefix}{given or new_id('x')[2:18]}"
 
     def _prompt_text(self, choice: Choice) -> str:
         script = choice.script

@@ -104,6 +104,8 @@ def _place_of(fault: Mapping[str, Any]) -> tuple[int | str, ...]:
     place: tuple[int | str, ...] = fault["loc"]
     if len(place) != 2 or place[0] != "messages":
         return place
+    if fault["type"] == "string_type":
+        return (*place, _MESSAGE_KIND, "content")
     if fault["type"] != "missing":
         return (*place, _MESSAGE_KIND)
     return (*place, _MESSAGE_KIND, "role" if "content" in fault["input"] else "content")

@@ -21,7 +21,7 @@ from workers.engine.simulated.server.breaking import Breaking
 from workers.engine.simulated.server.exposition import CONTENT_TYPE, exposition
 from workers.engine.simulated.server.generation import Generation
 from workers.engine.simulated.server.http import Exchange
-from workers.engine.simulated.server.refusals import Refusal, malformed
+from workers.engine.simulated.server.refusals import Refusal, malformed, not_simulated
 
 if TYPE_CHECKING:
     from workers.engine.simulated.server.worker import SimulatedWorker
@@ -33,8 +33,9 @@ _NOT_ALLOWED = b'{"detail":"Method Not Allowed"}'
 _encode = msgspec.json.Encoder().encode
 _WITH_BODY = ("/v1/", "/tok", "/detok", "/invocations")
 _SCALE_OUT = (
-    *("/v1/chat/completions/render", "/v1/completions/render", "/inference/v1/generate"),
-    *("/v1/chat/completions/derender", "/v1/completions/derender"),
+    *("/v1/chat/completions/render", "/v1/completions/render", "/v1/messages/render"),
+    *("/v1/responses/render", "/v1/chat/completions/derender", "/v1/completions/derender"),
+    *("/inference/v1/generate", "/inference/v1/abort_requests"),
 )
 """Endpoints that vLLM serves with `--enable-scale-out` only."""
 Handler = Callable[[Exchange], None]
@@ -68,7 +69,11 @@ class Routes:
             "/v1/messages": {"POST": self._generation.message},
             "/v1/messages/count_tokens": {"POST": self._generation.count_message},
         }
-        self._paths |= {path: {"POST": _refuse_scale_out} for path in _SCALE_OUT}
+        refuse = _refuse_unsimulated if worker.setup.scale_out else _refuse_scale_out
+        self._paths |= {path: {"POST": refuse} for path in _SCALE_OUT}
+        if worker.setup.scale_out:
+            self._paths["/v1/completions/render"]["POST"] = self._generation.render_completion
+            self._paths["/v1/chat/completions/render"]["POST"] = self._generation.render_chat
         if worker.setup.breakable:
             self._paths[FAULT_PATH] = {
                 "GET": self._breaking.describe,
@@ -226,6 +231,10 @@ def _refuse_scale_out(_exchange: Exchange) -> None:
         status=403,
         kind="PermissionDeniedError",
     )
+
+
+def _refuse_unsimulated(exchange: Exchange) -> None:
+    raise not_simulated(exchange.request.path)
 
 
 def _demand_json(exchange: Exchange) -> None:

@@ -24,7 +24,7 @@ def check_lengths(body: GenerationBody, context: int) -> None:
         raise out_of_range(f"{words}Please request a smaller truncation size.", name, kept)
 
 
-def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
+def check_sampling(body: GenerationBody, limit: int) -> None:
     """vLLM's own checks of sampling parameters, in its order; `limit` is the output's."""
     if body.choices < 1:
         raise Refusal(f"n must be at least 1, got {body.choices}.")
@@ -46,6 +46,10 @@ def check_sampling(body: GenerationBody, limit: int, vocabulary: int) -> None:
         raise Refusal(f"bad_words cannot contain an empty string. Got bad_words={body.bad_words}")
     if body.choices > 1 and body.temperature is not None and body.temperature < 1e-5:
         raise Refusal(f"n must be 1 when using greedy sampling, got {body.choices}.")
+
+
+def check_vocabulary(body: GenerationBody, vocabulary: int) -> None:
+    """The checks of an engine that is to say something, which knows its `vocabulary`."""
     _check_logprobs(body, vocabulary)
     _check_ids(body, vocabulary)
 

@@ -45,6 +45,8 @@ class WorkerSetup:
     events: EventPlace | None = None
     tool_parser: bool = False
     """Whether tool calls are read, in the Hermes form."""
+    scale_out: bool = False
+    """Whether prompts are rendered for others, as with vLLM's `--enable-scale-out`."""
     breakable: bool = False
     """Whether `/simulate/fault` is there, for clients on loopback."""
 

@@ -54,6 +54,15 @@ def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
         profile({}, profile="nothing")
 
 
+def test_prompts_are_rendered_for_others_where_that_is_turned_on() -> None:
+    def renders(**flags: Any) -> bool:
+        spec = ModelSpec(name="m", source="demo:llama", engine="simulated", engine_args=flags)
+        return read_flags(spec).enable_scale_out
+
+    assert renders(**{"enable-scale-out": True})
+    assert not renders()
+
+
 def test_tool_calls_are_read_where_a_parser_is_named_and_turned_on() -> None:
     def reads(**flags: Any) -> bool:
         spec = ModelSpec(name="m", source="demo:llama", engine="simulated", engine_args=flags)
