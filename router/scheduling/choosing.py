@@ -40,7 +40,7 @@ def lowest(costs: Floats, rng: Random, tolerance: float = 0.0) -> tuple[int, Rea
     tied = np.flatnonzero(costs <= costs.min() + tolerance)
     if len(tied) == 1:
         return int(tied[0]), Reason.LOWEST_COST
-    return int(tied[rng.randrange(len(tied))]), Reason.TIE
+    return int(tied[int(rng.random() * len(tied))]), Reason.TIE
 
 
 def lowest_of_few(
