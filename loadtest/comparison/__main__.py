@@ -84,10 +84,11 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
 
 def estimate_s(options: argparse.Namespace, cells: Sequence[Cell]) -> float:
     """How long the runs will take, about."""
-    duration_s, fixed_s = float(options.duration_s), float(options.warmup_s) + BETWEEN_S
+    duration_s, speed = float(options.duration_s), float(options.speed)
+    fixed_s = float(options.warmup_s) + BETWEEN_S
     return sum(
         cell.scenario.duration_scale * duration_s
-        + (cell.scenario.tail_s + ANSWERS_S) / options.speed
+        + (cell.scenario.tail_s + ANSWERS_S) / speed
         + fixed_s
         for cell in cells
     )
