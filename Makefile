@@ -68,7 +68,7 @@ bench-compare: setup ## Compare Rhizome with other routers on simulated workers 
 	@$(BIN)/python -m loadtest.comparison $(ARGS)
 
 bench-compare-real: setup ## The same on three real vLLM workers on the CPU (15 minutes)
-	@$(BIN)/python -m loadtest.comparison --engine vllm --block-size 32 --workers 3 --speed 1 --max-model-len 4096 --workload shared-prefixes --name real-vllm $(ARGS)
+	@$(BIN)/python -m loadtest.comparison --engine vllm --block-size 32 --workers 3 --speed 1 --max-model-len 4096 --workload shared-prefixes --duration-s 5 --warmup-s 2 --repeats 3 --name real-vllm $(ARGS)
 
 bench-overhead: setup ## CPU per request and token beside other routers (ten minutes; --help for more)
 	@$(BIN)/python -m loadtest.overhead $(ARGS)

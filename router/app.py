@@ -294,6 +294,7 @@ def _app(inventory: APIRouter, keyed: Sequence[APIRouter], keys: KeyCheck) -> Fa
         summary="An OpenAI-compatible API in front of a fleet of vLLM workers.",
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,
     )
     install_border(app)
     app.include_router(inventory)

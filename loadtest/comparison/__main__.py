@@ -29,8 +29,11 @@ RESULTS = Path("loadtest") / "results"
 MODEL = "demo:llama"
 SERVED_NAME = "simulated"
 PROFILE = "qwen3-32b-h100-tp2"
-BETWEEN_S = 9.0
-"""Of each run that is not load: programs start, the last answers come."""
+BETWEEN_S = 3.4
+"""Of each run that is neither load nor answers: programs start and settle."""
+ANSWERS_S = 2.6
+"""How long the last answers take, in the engines' time."""
+FULL_REPEATS = 3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,18 +44,18 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = known.add_argument
-    add("--full", action="store_true", help="all workloads, four of them at three loads")
-    add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: five)")
-    add("--workload", action="append", help="repeatable (default: three)")
-    add("--level", action="append", type=float, help="share of the knee, repeatable (default: 1)")
-    add("--duration-s", type=float, default=5.0, help="measured time of a run")
-    add("--warmup-s", type=float, default=2.0, help="sent before that and not counted")
-    add("--repeats", type=int, default=3, help="runs of each, with seeds of their own")
+    add("--full", action="store_true", help="all workloads, three runs of each")
+    add("--contender", action="append", help="SYSTEM/POLICY, repeatable (default: six)")
+    add("--workload", action="append", help="repeatable (default: four)")
+    add("--level", action="append", type=float, help="share of the knee, repeatable (default: 3)")
+    add("--duration-s", type=float, default=2.7, help="measured time of a run")
+    add("--warmup-s", type=float, default=1.2, help="sent before that and not counted")
+    add("--repeats", type=int, help="runs of each, with seeds of their own (default: 1)")
     add("--seed", type=int, default=1, help="of the first repeat")
     add("--engine", choices=("simulated", "vllm"), default="simulated", help="the workers")
     add("--workers", type=int, default=8, help="how many of them")
     add("--profile", default=PROFILE, help="of the simulated engines")
-    add("--speed", type=float, default=0.5, help="of the engines and of the workloads' time")
+    add("--speed", type=float, default=0.75, help="of the engines and of the workloads' time")
     add("--block-size", type=int, default=16, help="of the engines' KV cache; vLLM on CPU: 32")
     add("--max-model-len", type=int, default=131_072, help="of the simulated engines")
     add("--find-knee", action="store_true", help="only search for round robin's knees")
@@ -65,25 +68,28 @@ def parser() -> argparse.ArgumentParser:
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
     """All runs; contenders in turn under each load, so that the machine's moods hit all alike."""
-    full = options.full
     names = options.contender or contenders.DEFAULT_CONTENDERS
     chosen = [contenders.contender(name) for name in names]
-    workloads = tuple(scenarios.SCENARIOS) if full else scenarios.DEFAULT_SCENARIOS
+    workloads = scenarios.FULL_SCENARIOS if options.full else scenarios.DEFAULT_SCENARIOS
     loads = [scenarios.scenario(name) for name in options.workload or workloads]
+    repeats = FULL_REPEATS if options.full else 1
     return [
         Cell(load, level, one, repeat)
-        for repeat in range(options.repeats)
+        for repeat in range(options.repeats or repeats)
         for load in loads
-        for level in options.level or (load.full_levels if full else scenarios.DEFAULT_LEVELS)
+        for level in options.level or load.levels
         for one in chosen
     ]
 
 
 def estimate_s(options: argparse.Namespace, cells: Sequence[Cell]) -> float:
     """How long the runs will take, about."""
-    duration_s, warmup_s = float(options.duration_s), float(options.warmup_s)
+    duration_s, speed = float(options.duration_s), float(options.speed)
+    fixed_s = float(options.warmup_s) + BETWEEN_S
     return sum(
-        cell.scenario.duration_scale * duration_s + cell.scenario.tail_s + warmup_s + BETWEEN_S
+        cell.scenario.duration_scale * duration_s
+        + (cell.scenario.tail_s + ANSWERS_S) / speed
+        + fixed_s
         for cell in cells
     )
 

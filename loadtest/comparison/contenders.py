@@ -190,6 +190,7 @@ DEFAULT_CONTENDERS = (
     "smg/cache_aware",
     "vllm-router/cache_aware",
     "vllm-router/kv_aware",
+    "rhizome/least_loaded",
     "rhizome/round_robin",
 )
 CONTROL = "rhizome/round_robin"

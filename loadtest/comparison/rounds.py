@@ -40,8 +40,9 @@ from rhizome.errors import StartError
 from workers.engine.simulated.profile import load_profile
 
 _ROUTER_READY_S = 60.0
-_SETTLE_S = 2.0
-"""Until a router that asks its workers every second has asked all of them."""
+_SETTLE_S = 1.0
+"""Until a router that asks its workers every second has asked all of them; the client takes a
+second more to begin."""
 _PROBE_S = 2.0
 ENGINES_CPU_SHARE_MAX = 0.85
 """Past this, engines may be late: they share one process."""

@@ -22,8 +22,7 @@ from loadtest.workloads.requests import Api
 from loadtest.workloads.shaping import Shape
 from rhizome.errors import SettingsError
 
-DEFAULT_LEVELS = (1.0,)
-FULL_LEVELS = (0.7, 1.0, 1.3)
+AROUND_THE_KNEE = (0.7, 1.0, 1.3)
 """Shares of the knee."""
 GOODPUT_SHARE_MIN = 0.9
 """What a fleet at its knee still answers within the promised latencies."""
@@ -37,10 +36,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     knee_per_s: float
     """Of round robin, in requests per second."""
     slo: Slo = Slo(ttft_ms=500.0, tpot_ms=50.0)
-    full_levels: tuple[float, ...] = FULL_LEVELS
-    """The loads of a full comparison."""
+    levels: tuple[float, ...] = AROUND_THE_KNEE
+    """The loads at which it is run."""
     tail_s: float = 0.0
-    """How much longer than others' its last answers take, about."""
+    """How much longer than others' its last answers take, about, in the engines' time."""
     duration_scale: float = 1.0
     """How much longer its runs are than others: for those with few requests in a second."""
     api: Api = Api.CHAT
@@ -85,13 +84,14 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                     name="agents", settings={"output_tokens": 30, "tool_s": 0.5, "token_s": 0.01}
                 ),
                 knee_per_s=32.0,
+                duration_scale=1.5,
             ),
             Scenario(
                 name="mooncake",
                 choice=Choice(name="mooncake"),
                 knee_per_s=8.0,  # not searched for: its prompts are so long that runs hold few
-                full_levels=(1.0,),
-                tail_s=30.0,
+                levels=(1.0,),
+                tail_s=20.0,
                 slo=Slo(ttft_ms=5_000.0, tpot_ms=200.0),
                 duration_scale=2.0,
             ),
@@ -116,7 +116,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                         "output_tokens": 8,
                     },
                 ),
-                full_levels=(),
+                levels=(1.0,),
                 knee_per_s=1.5,
                 slo=Slo(ttft_ms=2_000.0, tpot_ms=500.0),
                 duration_scale=6.0,
@@ -124,14 +124,16 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             Scenario(
                 name="decode-heavy",
                 choice=Choice(name="decode-heavy", settings={"output_tokens": 200}),
-                full_levels=(1.0,),
+                levels=(1.0,),
                 knee_per_s=20.0,  # what two cores can stream, below what the fleet could
             ),
         )
     }
 )
-DEFAULT_SCENARIOS = ("sessions", "agents", "no-sharing")
-"""What fits into a quarter of an hour."""
+DEFAULT_SCENARIOS = ("sessions", "agents", "no-sharing", "one-prefix")
+"""What fits into a quarter of an hour: two that share prefixes, and two controls."""
+FULL_SCENARIOS = (*DEFAULT_SCENARIOS, "mooncake", "decode-heavy")
+"""All that are sized for simulated engines."""
 
 
 def scenario(name: str) -> Scenario:

@@ -40,6 +40,7 @@ def admin_api(parts: Parts) -> FastAPI:
         summary="What one router does, and steering it by hand.",
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,
     )
     install_border(app)
     for build in (build_workers, build_models, build_decisions, build_operations):

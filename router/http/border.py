@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +19,7 @@ from rhizome.errors import (
     BodyTooLarge,
     InternalFault,
     InvalidRequest,
+    MalformedBody,
     MethodNotAllowed,
     RequestError,
     UnknownRoute,
@@ -58,15 +61,21 @@ def install_border(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return error_response(InvalidRequest(first["msg"], param=where or None))
+        return error_response(_named(error.errors()[0]), path=request.url.path)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         _log.error("fault while serving %s %s", request.method, request.url.path, exc_info=error)
         fault = InternalFault("an internal error; the router's log has the details")
         return error_response(fault, path=request.url.path)
+
+
+def _named(fault: Mapping[str, Any]) -> RequestError:
+    """What FastAPI found wrong with a request, by the field that it is about."""
+    if fault["type"] == "json_invalid":
+        return MalformedBody(f"the body is not valid JSON: {fault['ctx']['error']}")
+    where, what = ".".join(str(part) for part in fault["loc"][1:]), fault["msg"]
+    return InvalidRequest(f"{where!r}: {what}" if where else what, param=where or None)
 
 
 def _translate(request: Request, error: HTTPException) -> RequestError:

@@ -52,6 +52,11 @@ def read_response(data: bytes) -> ResponseBody:
     check(fields, "tools", is_list, "a list of tools")
     check(fields, "metadata", is_object, "an object")
     check(fields, "reasoning", is_object, "an object, e.g. {'effort': 'low'}")
+    if fields.get("conversation") is not None:  # an engine would answer without it
+        raise InvalidRequest(
+            "there are no conversations here; continue a response with 'previous_response_id'",
+            param="conversation",
+        )
     return ResponseBody(data, fields, model)
 
 

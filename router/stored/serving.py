@@ -98,9 +98,7 @@ class StoringService:
         try:
             await self._service.serve(call, holding)
             if holding.response is not None:
-                named = str(holding.response.get("id") or response_id)
-                response = finished(holding.response, asked, named)
-                await self._keep(owner, StoredResponse(response=response, items=items))
+                await self._keep(owner, _kept(holding.response, asked, items, response_id))
         finally:
             holding.release()
 
@@ -148,13 +146,13 @@ class StoringService:
             )
         return previous
 
-    async def _keep(self, owner: str, record: StoredResponse, *, promised: bool = False) -> None:
+    async def _keep(self, owner: str, record: StoredResponse, promised: str | None = None) -> None:
         """Stores an answer that the client is about to get, whether that can be done or not.
 
-        One that was promised may have been deleted meanwhile.
+        One that was promised, by that id, may have been deleted meanwhile.
         """
         try:
-            if not promised or await self._is_wanted(owner, record.response["id"]):
+            if promised is None or await self._is_wanted(owner, promised):
                 await self._put(owner, record)
         except RequestError as error:
             _log.warning("response %s is not stored: %s", record.response["id"], error.message)
@@ -186,12 +184,12 @@ class StoringService:
             ended.set()
             if holding.response is not None:
                 await beating
-                response = finished(holding.response, asked, response_id)
-                kept = StoredResponse(response=response, items=items)
-                await self._keep(owner, kept, promised=True)
+                kept = _kept(holding.response, asked, items, response_id)
+                await self._keep(owner, kept, promised=response_id)
         finally:
             ended.set()
-            if holding.response is None:
+            answer = holding.response
+            if answer is None or answer.get("id", response_id) != response_id:
                 self._tasks.start("forget-response", self._forget(owner, response_id, beating))
             holding.release()
 
@@ -293,6 +291,12 @@ class StoringService:
 
     def _beats_until_s(self) -> float:
         return self._clock.wall_s() + _BEATS_MISSED * BEAT_S
+
+
+def _kept(answer: Fields, asked: Fields, items: list[Any], response_id: str) -> StoredResponse:
+    """The record of an answer by the id that the client sees; engines have it from the request."""
+    response = finished(answer, asked, str(answer.get("id") or response_id))
+    return StoredResponse(response=response, items=items)
 
 
 def _reason(refusal: bytes | None) -> str:

@@ -99,6 +99,12 @@ PASSED: dict[str, dict[str, Any]] = {
 }
 
 
+async def test_what_an_engine_would_silently_leave_out_is_refused(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/responses", json={**RESPONSE, "conversation": "conv_1"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "conversation"
+
+
 @pytest.mark.parametrize("path", PASSED)
 async def test_what_a_client_sends_reaches_the_engine_as_it_is(
     api: Api, http: httpx.AsyncClient, path: str

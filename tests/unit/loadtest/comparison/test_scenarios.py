@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from loadtest.comparison.__main__ import cells_of, estimate_s, parser
-from loadtest.comparison.scenarios import FULL_LEVELS, SCENARIOS, scenario
+from loadtest.comparison.scenarios import AROUND_THE_KNEE, SCENARIOS, scenario
 from rhizome.errors import SettingsError
 
 
@@ -21,17 +21,28 @@ def test_there_are_controls_that_share_nothing_and_that_share_everything() -> No
     assert {"no-sharing", "one-prefix"} <= SCENARIOS.keys()
 
 
-def test_a_full_comparison_goes_around_the_knee_on_four_workloads() -> None:
-    around = [name for name, one in SCENARIOS.items() if one.full_levels == FULL_LEVELS]
-    assert len(around) == 4
-    assert {"no-sharing", "one-prefix"} <= set(around)
-
-
-def test_the_defaults_end_within_a_quarter_of_an_hour() -> None:
+def test_the_defaults_go_around_the_knee_on_four_workloads_within_a_quarter_of_an_hour() -> None:
     options = parser().parse_args([])
     cells = cells_of(options)
-    assert {cell.repeat for cell in cells} == {0, 1, 2}
+    names = {cell.scenario.name for cell in cells}
+    assert len(names) == 4
+    assert {"no-sharing", "one-prefix"} < names
+    for name in names:
+        levels = {cell.level for cell in cells if cell.scenario.name == name}
+        assert levels == set(AROUND_THE_KNEE)
     assert estimate_s(options, cells) < 840.0, "the other routers are installed, too"
+
+
+def test_peers_and_both_controls_are_compared() -> None:
+    names = {cell.contender.name for cell in cells_of(parser().parse_args([]))}
+    assert {"rhizome/round_robin", "rhizome/least_loaded"} < names
+    assert {"smg/cache_aware", "vllm-router/cache_aware", "vllm-router/kv_aware"} < names
+
+
+def test_a_full_comparison_takes_what_is_sized_for_simulated_engines_three_times() -> None:
+    cells = cells_of(parser().parse_args(["--full"]))
+    assert {cell.scenario.name for cell in cells} == SCENARIOS.keys() - {"shared-prefixes"}
+    assert {cell.repeat for cell in cells} == {0, 1, 2}
 
 
 def test_an_unknown_workload_is_refused_with_the_nearest() -> None:

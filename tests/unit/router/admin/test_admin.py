@@ -181,7 +181,10 @@ async def test_bodies_must_be_json_and_within_the_bound() -> None:
         text = await http.post("/route", content=b"{}", headers={"content-type": "text/plain"})
         assert text.status_code == 415
         broken = await http.post("/route", content=b"{", headers=json_type)
-        assert broken.status_code == 400
+        error = broken.json()["error"]
+        assert (broken.status_code, error["code"], error["param"]) == (400, "malformed_body", None)
+        nothing = await http.post("/route", content=b"{}", headers=json_type)
+        assert nothing.json()["error"]["message"] == "'body': Field required"
         long = await http.post("/route", content=b" " * 2048, headers=json_type)
         assert (long.status_code, long.json()["error"]["code"]) == (413, "body_too_large")
 

@@ -308,8 +308,13 @@ class Generation:
         )
 
     def _request_id(self, exchange: Exchange, body: GenerationBody) -> str:
+        """Of the answer; a response's is what the body says, without a prefix, else its own."""
+        if isinstance(body, ResponseBody) and body.request_id:
+            return body.request_id
         given = exchange.request.header(b"x-request-id") or body.request_id
-        return f"{_FORMS[type(body)].prefix}{given or new_id('x')[2:18]}"
+        if isinstance(body, ResponseBody) or not given:
+            given = new_id("x")[2:18]
+        return f"{_FORMS[type(body)].prefix}{given}"
 
     def _prompt_text(self, choice: Choice) -> str:
         script = choice.script

@@ -69,6 +69,12 @@ async def test_an_answer_that_ends_by_itself_is_complete(http: httpx.AsyncClient
     assert found["max_output_tokens"] > 400, "what is left of the context"
 
 
+async def test_a_response_has_the_id_that_its_body_asks_for(http: httpx.AsyncClient) -> None:
+    asked = {"model": "m", "input": "Hello", "max_output_tokens": 1, "request_id": "resp_mine"}
+    answer = await http.post("/v1/responses", json=asked, headers={"x-request-id": "other"})
+    assert answer.json()["id"] == "resp_mine"
+
+
 @pytest.mark.parametrize("count", [0, 1, 5])
 async def test_what_is_said_is_the_likeliest_of_the_candidates(
     http: httpx.AsyncClient, count: int
