@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -33,8 +34,7 @@ class TierWorth:
             raise ValueError("a tier is worth between 0 and what a faster one is worth, at most 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Matched:
+class Matched(msgspec.Struct, frozen=True):
     """Leading blocks of a prompt by tier, each tier going on where the one before it ends; one
     number for each slot of the index (`PrefixIndex.slot_of`)."""
 

@@ -324,6 +324,8 @@ class PrefixIndex:
             yield from leading(runs, rest, depth)
 
     def _slower_tiers(self) -> list[Tier]:
+        if len(self._layers) == 1:
+            return []
         return sorted({layer.tier for layer in self._layers if layer.tier is not Tier.DEVICE})
 
     def _by_slots(self, endings: Iterable[tuple[int, int]]) -> Ints:

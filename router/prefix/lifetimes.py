@@ -14,8 +14,9 @@ Pure: times are arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
 from router.prefix.prediction import Kept
@@ -102,24 +103,23 @@ class LearnedLifetimes:
                 known.lifetime_s = _moved(
                     known.lifetime_s, age_s, survived=cached_blocks >= blocks * _MOST - 1
                 )
+        seen = known.seen
         for depth in _checkpoints(len(hashes)):
-            known.seen.pop(hashes[depth - 1], None)
-            known.seen[hashes[depth - 1]] = now_s
-        most = min(_SEEN_PER_TARGET_MAX, _SEEN_MAX // len(self._targets))
-        excess = len(known.seen) - most
-        for block in list(islice(known.seen, max(0, excess))):
-            del known.seen[block]
+            block = hashes[depth - 1]
+            seen.pop(block, None)
+            seen[block] = now_s
+        excess = len(seen) - min(_SEEN_PER_TARGET_MAX, _SEEN_MAX // len(self._targets))
+        if excess > 0:
+            for block in list(islice(seen, excess)):
+                del seen[block]
 
 
-def _checkpoints(blocks: int) -> Iterator[int]:
+@lru_cache(maxsize=4096)
+def _checkpoints(blocks: int) -> tuple[int, ...]:
     """Depths at which a prompt is remembered, deepest first: what is used at the same time is
     dropped from its end on, so its beginning counts as newer."""
-    yield blocks
-    depth = 1 << blocks.bit_length() - 1
-    while depth:
-        if depth != blocks:
-            yield depth
-        depth >>= 1
+    powers = [1 << power for power in reversed(range(blocks.bit_length()))]
+    return tuple(dict.fromkeys([blocks, *powers]))
 
 
 def _newest(
