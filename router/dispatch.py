@@ -16,7 +16,7 @@ from random import Random
 from rhizome.clock import Clock
 from rhizome.errors import NoHealthyWorker
 from rhizome.fleet.records import WorkerRecord
-from rhizome.settings.tree import PrefixSettings, RouterSettings
+from rhizome.settings.tree import RouterSettings
 from router.decisions.records import Attempt, Considered, Decision, Prospect
 from router.decisions.shadows import Shadows
 from router.fallback import check, plain_candidates, safe_choice
@@ -26,7 +26,6 @@ from router.peers.messages import Prediction
 from router.peers.own import OwnNews
 from router.peers.view import PeerView, nobody
 from router.placement import Assignment, Held, Job
-from router.prefix.credit import TierWorth
 from router.prefix.index import PrefixIndex
 from router.prefix.lifetimes import LearnedLifetimes
 from router.prompt import Prompt
@@ -36,7 +35,7 @@ from router.scheduling.load import LoadBook, Receipt
 from router.scheduling.prediction import prefill_ms, work_tokens
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import Candidates, Choice, Policy, RoutingRequest
-from router.standings import Sources, Standings
+from router.standings import Sources, Standings, tiers_of
 from router.trust.book import TrustBook
 
 _log = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ class Dispatcher:
             self.faults,
             self.trust,
             self.peers,
-            _tiers(self.settings.prefix),
+            tiers_of(self.settings.prefix),
         )
         self.standings = Standings(sources)
 
@@ -132,23 +131,36 @@ class Dispatcher:
 
     def assign(self, job: Job) -> Assignment | None:
         """Places the job and books its load; None if every worker is full."""
-        found = self.assign_or_hold(job, may_hold=False)
+        found = self.assign_or_hold(job, may_hold=False, in_line=None)
         assert not isinstance(found, Held)
         return found
 
-    def assign_or_hold(self, job: Job, *, may_hold: bool = True) -> Assignment | Held | None:
-        """As `assign`, but `Held` if the policy would rather wait: nothing is booked then."""
+    def assign_or_hold(
+        self, job: Job, *, may_hold: bool = True, in_line: int | None = 0
+    ) -> Assignment | Held | None:
+        """As `assign`, but `Held` if the policy would rather wait, until a worker is nearly free
+        (`may_hold`) or has a place (if `in_line`, so many jobs wait): nothing is booked then."""
         now_s = self.clock.monotonic_s()
         offered, target_of = self._offer(job, now_s)
         candidates = with_room(offered)
         if not candidates:
             return None
-        request = _request(job, target_of(candidates.worker_ids[0]))
+        request = job.routing_request(target_of(candidates.worker_ids[0]))
         choice = self._choose(request, candidates, now_s)
+        candidate = choice.chosen.candidate
         if may_hold and choice.should_wait:
-            return Held(choice.worker_id, request, choice.chosen.candidate)
+            return Held(choice.worker_id, request, candidate)
+        if (
+            candidates is not offered
+            and in_line is not None
+            and choice.binds_late
+            and offered.match_tokens.max() > candidate.match_tokens
+        ):
+            best = self._choose(request, offered, now_s).chosen.candidate
+            if job.wait_for_place(request, candidate, best, now_s, in_line / len(offered)):
+                return Held(best.worker_id, request, best)
         self._note(job, request, candidates, choice, now_s)
-        target, candidate = target_of(choice.worker_id), choice.chosen.candidate
+        target = target_of(choice.worker_id)
         work = round(work_tokens(request, candidate))
         receipt = self.book.reserve(target.target_id, work, now_s)
         try:
@@ -170,7 +182,7 @@ class Dispatcher:
         candidates = with_room(offered)
         if not candidates or job.decision is None:
             return Prospect.FULL
-        request = _request(job, target_of(candidates.worker_ids[0]))
+        request = job.routing_request(target_of(candidates.worker_ids[0]))
         choice = deepcopy(self.policy).choose(request, candidates, deepcopy(self.rng))
         self._explain(job.decision, request, candidates, choice)
         return Prospect.HELD if choice.should_wait else Prospect.NOW
@@ -180,7 +192,7 @@ class Dispatcher:
         offered, target_of = self._offer(job, self.clock.monotonic_s())
         if not offered:
             return 0.0
-        request = _request(job, target_of(offered.worker_ids[0]))
+        request = job.routing_request(target_of(offered.worker_ids[0]))
         return float(prefill_ms(request, offered).min()) / 1000
 
     def plan(self, held: Held) -> None:
@@ -380,20 +392,3 @@ class Dispatcher:
                 target, block_tokens or _BLOCK_SIZE_UNKNOWN, prefix.approximate_ttl_s
             )
             self.index.assume(target, hashes, now_s, kept)
-
-
-def _tiers(settings: PrefixSettings) -> TierWorth:
-    """What blocks in slower tiers are worth; a store never more than the CPU's memory."""
-    host = settings.host_tier_worth
-    return TierWorth(host=host, storage=min(host, settings.storage_tier_worth))
-
-
-def _request(job: Job, sample: Target) -> RoutingRequest:
-    return RoutingRequest(
-        request_id=job.request_id,
-        model=job.model,
-        prompt_tokens=job.prompt.tokens,
-        block_hashes=job.prompt.hashes(sample.record.block_size),
-        session=job.session,
-        completion_tokens_max=job.completion_tokens_max,
-    )

@@ -8,6 +8,7 @@ from router.admission.classes import Priority
 from router.decisions.records import Decision
 from router.fleet import Target
 from router.prompt import Prompt
+from router.scheduling.binding import should_wait_for_place
 from router.scheduling.load import Receipt
 from router.scheduling.prediction import work_tokens
 from router.scheduling.types import Candidate, Choice, RoutingRequest
@@ -28,8 +29,40 @@ class Job(msgspec.Struct, eq=False):
     """Workers that failed this request already."""
     entered_at_s: float = 0.0
     """When it asked to be placed."""
+    awaits_place_since_s: float | None = None
+    """When it was first kept for a place at a full worker though others had room."""
     decision: Decision | None = None
     """Where to note what was considered."""
+
+    def routing_request(self, sample: Target) -> RoutingRequest:
+        """What the scheduler gets to know of it, over targets with blocks like the sample's."""
+        return RoutingRequest(
+            request_id=self.request_id,
+            model=self.model,
+            prompt_tokens=self.prompt.tokens,
+            block_hashes=self.prompt.hashes(sample.record.block_size),
+            session=self.session,
+            completion_tokens_max=self.completion_tokens_max,
+        )
+
+    def wait_for_place(
+        self,
+        request: RoutingRequest,
+        chosen: Candidate,
+        best: Candidate,
+        now_s: float,
+        others: float,
+    ) -> bool:
+        """Whether it had better wait for a place at the best candidate, full or not, than be sent
+        to the chosen one; notes since when. `others` as in `router.scheduling.binding`."""
+        if best.in_flight < best.in_flight_max:
+            return False
+        since_s = now_s if self.awaits_place_since_s is None else self.awaits_place_since_s
+        waited_ms = (now_s - since_s) * 1000.0
+        if not should_wait_for_place(request, chosen, best, waited_ms, others):
+            return False
+        self.awaits_place_since_s = since_s
+        return True
 
 
 class Assignment(msgspec.Struct, eq=False):

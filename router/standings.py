@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rhizome.settings.tree import AdmissionSettings
+from rhizome.settings.tree import AdmissionSettings, PrefixSettings
 from router.admission.classes import Priority
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target
@@ -339,6 +339,12 @@ def room_of(target: Target, admission: AdmissionSettings, priority: Priority) ->
     most = admission.in_flight_max_per_worker
     room = min(most, target.record.max_num_seqs or most)
     return int(room * admission.batch_share) if priority is Priority.BATCH else room
+
+
+def tiers_of(settings: PrefixSettings) -> TierWorth:
+    """What blocks in slower tiers are worth; a store never more than the CPU's memory."""
+    host = settings.host_tier_worth
+    return TierWorth(host=host, storage=min(host, settings.storage_tier_worth))
 
 
 def _rows_of_size(targets: tuple[Target, ...]) -> list[tuple[int | None, Rows]]:

@@ -1,8 +1,9 @@
 """Whose turn it is: a job is placed at once, waits in a bounded line, or is refused.
 
 Who waits: jobs that find every worker full, and those that the policy had rather not send yet
-(`router.scheduling.binding`); the latter until their rank in the line at most, since shorter ones
-would overtake them for ever. The worker is chosen when a job leaves the line, not when it enters
+(`router.scheduling.binding`): those with long prompts until their rank in the line at most, since
+shorter ones would overtake them for ever, those whose best worker is full for half a second after
+they let other room go. The worker is chosen when a job leaves the line, not when it enters
 (late binding), and each look at the line plans it from its head: what those ahead will send where
 counts as work there. No I/O and no tasks: whoever waits gives a `Pending` to be told by, a future
 in the router, a simulated request in a simulation. The line is looked at when a prompt is done;
@@ -66,7 +67,9 @@ class Turns:
         if first_s is not None and first_s <= now_s + dispatcher.least_prefill_s(job):
             return None
         until_s = now_s + self._settings.hold_s_max
-        found = dispatcher.assign_or_hold(job, may_hold=self._may_hold(model, until_s, now_s))
+        found = dispatcher.assign_or_hold(
+            job, may_hold=self._may_hold(model, until_s, now_s), in_line=self._in_line(model)
+        )
         return found if isinstance(found, Assignment) else None
 
     def wait(self, job: Job, pending: Pending) -> Ticket:
@@ -134,6 +137,10 @@ class Turns:
             and self._line.length(model) <= settings.hold_length_max
         )
 
+    def _in_line(self, model: str) -> int | None:
+        """Jobs that wait, for one that may wait for a place at a full worker."""
+        return self._line.length(model) if self._settings.late_binding else None
+
     def _place(self, job: Job, pending: Pending, ticket: Ticket) -> Assignment | Held | None:
         """What the dispatcher says; None also if `pending` has got the reason why never."""
         if pending.done():
@@ -149,7 +156,9 @@ class Turns:
             return None
         until_s = min(ticket.rank_s, ticket.entered_at_s + self._settings.hold_s_max)
         may_hold = self._may_hold(job.model, until_s, self._clock.monotonic_s())
-        return self._dispatcher.assign_or_hold(job, may_hold=may_hold)
+        return self._dispatcher.assign_or_hold(
+            job, may_hold=may_hold, in_line=self._in_line(job.model)
+        )
 
     def _too_late(self, ticket: Ticket) -> QueueTimeout:
         now_s = self._clock.monotonic_s()

@@ -93,7 +93,8 @@ class AdmissionSettings(Slice):
     """Longest wait in the queue before 429."""
     late_binding: bool = True
     """Let requests wait in the router for a worker that is nearly free, instead of behind others'
-    prompts at the worker; only the policy `cost` does."""
+    prompts at the worker, and for half a second at most for a place at the one that holds their
+    prefix; only the policy `cost` does."""
     hold_s_max: Seconds = 10.0
     """Longest such wait; then the request goes where it costs least."""
     hold_length_max: int = Field(default=256, ge=0, le=1_000_000)

@@ -8,21 +8,24 @@ from typing import Any
 
 import msgspec
 
-from rhizome.errors import InvalidRequest, MalformedBody
+from rhizome.errors import InvalidRequest, MalformedBody, UnsupportedMediaType
 
 TOKENS_MAX = 4 * 2**20
 """Most token ids in one prompt."""
 _TOKEN_ID_MAX = 2**31 - 1
+_GZIP = b"\x1f\x8b"
 _decoder = msgspec.json.Decoder()
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
-    """A body as an object; raises `MalformedBody`."""
+    """A body as an object; raises `MalformedBody`, or `UnsupportedMediaType` if compressed."""
     try:
         content = _decoder.decode(data)
     except UnicodeDecodeError as error:
         raise MalformedBody(f"the body is not valid UTF-8: {error.reason}") from error
     except msgspec.DecodeError as error:
+        if data.startswith(_GZIP):
+            raise UnsupportedMediaType("the body is compressed; send it as it is") from error
         raise MalformedBody(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise MalformedBody("the body is nested too deep; send fewer levels") from error

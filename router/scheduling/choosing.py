@@ -76,4 +76,4 @@ def choice(
     one = candidates[at]
     chosen = Scored(one, float(costs[at]), predicted_ttft_ms(request, one))
     late = binds_late and should_wait(request, one)
-    return Choice(one.worker_id, reason, chosen, costs, late)
+    return Choice(one.worker_id, reason, chosen, costs, late, binds_late)

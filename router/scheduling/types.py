@@ -216,6 +216,8 @@ class Choice(msgspec.Struct, frozen=True):
     """`cost_ms` of every candidate, in the order given."""
     should_wait: bool = False
     """The request had better wait in the router than be sent now (`router.scheduling.binding`)."""
+    binds_late: bool = False
+    """The policy lets requests wait in the router."""
 
 
 class Policy(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import subprocess
 import sys
@@ -150,6 +151,7 @@ ROWS = [
     Row(
         "wrong content type", post(chat(), content_type="text/plain"), 415, "unsupported_media_type"
     ),
+    Row("compressed", post(gzip.compress(chat())), 415, "unsupported_media_type"),
     Row("unknown priority", post(chat(), x_rhizome_priority="vip"), 400, "invalid_request"),
     Row(
         "two lengths",
@@ -196,6 +198,30 @@ ROWS = [
     Row(
         "chunks under another coding",
         post(b"0\r\n\r\n", content_length="", transfer_encoding="xchunked"),
+        400,
+        "malformed_http",
+        ends=True,
+    ),
+    Row(
+        "chunks in another coding",
+        post(b"0\r\n\r\n", content_length="", transfer_encoding="gzip, chunked"),
+        400,
+        "malformed_http",
+        ends=True,
+    ),
+    Row(
+        "chunks in HTTP/1.0",
+        chunked(b"2\r\n{}\r\n0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        400,
+        "malformed_http",
+        ends=True,
+    ),
+    Row(
+        "no host", post(chat()).replace(b"host: router\r\n", b""), 400, "malformed_http", ends=True
+    ),
+    Row(
+        "two hosts",
+        post(chat()).replace(b"host:", b"host: other\r\nhost:"),
         400,
         "malformed_http",
         ends=True,

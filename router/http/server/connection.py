@@ -276,6 +276,7 @@ class ClientConnection(asyncio.Protocol):
         if parser.should_upgrade():
             raise MalformedHttp("this server speaks HTTP/1.1 only; send no upgrade")
         version = parser.get_http_version()
+        _check(self._headers, version)
         head = Head(
             parser.get_method(),
             self._target,
@@ -325,6 +326,18 @@ class ClientConnection(asyncio.Protocol):
             f"the request's head is longer than {settings.header_bytes_max} bytes or has more "
             f"than {settings.headers_max} headers"
         )
+
+
+def _check(headers: list[Header], version: str) -> None:
+    """What the parser lets pass, and others on the way may take for something else."""
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version != "1.1"):
+            raise MalformedHttp("send a body plain or in chunks, in no other transfer encoding")
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise MalformedHttp("a request names its host in one header 'Host'")
 
 
 class _Refusal:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rhizome.errors import RequestError
 from rhizome.settings.tree import AdmissionSettings, RouterSettings
+from router.admission.classes import Priority
 from router.admission.line import Ticket
 from router.placement import Assignment, Job
 from router.turns import Turns
-from tests.unit.router.test_dispatch import Bench
+from tests.unit.router.test_dispatch import BLOCK, Bench
 
 LONG = 40_000
 """Tokens of a prompt that takes 15 s by what is assumed: 10 s, and half as much for attention."""
@@ -43,10 +44,28 @@ class Line:
         speeds = self.bench.dispatcher.speeds
         speeds.observe_first_token("w0", 4000, 1060.0, alone=True)  # as assumed, but learned
 
-    def job(self, tokens: int) -> Job:
+    def job(self, tokens: int, **fields: object) -> Job:
         """A prompt like no other."""
         self.made += 1
-        return self.bench.job([self.made * 100_000 + one for one in range(tokens)])
+        return self.bench.job([self.made * 100_000 + one for one in range(tokens)], **fields)
+
+    def held_by(self, target: str, tokens: int = 4000, **fields: object) -> Job:
+        """A prompt that a worker holds; to compute it anew takes a second."""
+        job = self.job(tokens, **fields)
+        self.bench.index.store(target, job.prompt.hashes(BLOCK))
+        return job
+
+    def fill(self, target: str) -> Assignment:
+        """A short job that takes the worker's only place."""
+        placed = self.turns.enter(self.held_by(target, 160))
+        assert placed is not None
+        assert placed.target.target_id == target
+        return placed
+
+    def end(self, placed: Assignment) -> None:
+        """Its place is free again."""
+        self.bench.dispatcher.release(placed)
+        self.turns.pump("m")
 
     def send(self, tokens: int) -> Assignment:
         """A job that is placed at once."""
@@ -56,7 +75,10 @@ class Line:
 
     def wait(self, tokens: int) -> tuple[Waiter, Ticket]:
         """A job that has to wait."""
-        job, waiter = self.job(tokens), Waiter()
+        return self.wait_with(self.job(tokens))
+
+    def wait_with(self, job: Job) -> tuple[Waiter, Ticket]:
+        waiter = Waiter()
         assert self.turns.enter(job) is None
         ticket = self.turns.wait(job, waiter)
         self.turns.pump("m")
@@ -174,3 +196,77 @@ def test_a_short_prompt_is_placed_at_once_while_long_ones_wait() -> None:
     waiter, _ = line.wait(LONG)
     line.send(100)
     assert not waiter.done()
+
+
+def test_who_finds_the_worker_that_holds_his_prompt_full_waits_for_a_place_there() -> None:
+    line = Line(in_flight_max_per_worker=1)
+    placed = line.fill("w0")
+    waiter, _ = line.wait_with(line.held_by("w0"))
+    line.bench.clock.advance(0.2)
+    line.turns.tick()
+    assert not waiter.done()
+    line.end(placed)
+    assert waiter.result is not None
+    assert waiter.result.target.target_id == "w0"
+
+
+def test_nobody_waits_for_a_place_longer_than_the_bound() -> None:
+    line = Line(in_flight_max_per_worker=1)
+    line.fill("w0")
+    waiter, _ = line.wait_with(line.held_by("w0"))
+    line.bench.clock.advance(0.49)
+    line.turns.tick()
+    assert not waiter.done()
+    line.bench.clock.advance(0.02)
+    line.turns.tick()
+    assert waiter.result is not None
+    assert waiter.result.target.target_id == "w1"
+
+
+def test_nobody_waits_for_a_place_longer_than_it_takes_to_compute_his_prompt_anew() -> None:
+    line = Line(in_flight_max_per_worker=1)
+    line.fill("w0")
+    waiter, _ = line.wait_with(line.held_by("w0", 800))
+    line.bench.clock.advance(0.35)  # 0.2 s, twice that as one stands in line for two workers
+    line.turns.tick()
+    assert waiter.result is not None
+    assert waiter.result.target.target_id == "w1"
+
+
+def test_time_in_which_no_worker_had_room_is_not_counted_as_waiting_for_a_place() -> None:
+    line = Line(in_flight_max_per_worker=1)
+    first, second = line.fill("w0"), line.fill("w1")
+    waiter, _ = line.wait_with(line.held_by("w0"))
+    line.bench.clock.advance(3.0)
+    line.end(second)
+    assert not waiter.done(), "the place is not where its prompt is"
+    line.bench.clock.advance(0.4)
+    line.end(first)
+    assert waiter.result is not None
+    assert waiter.result.target.target_id == "w0"
+
+
+def test_a_place_goes_to_the_next_in_line_while_the_first_waits_for_another_one() -> None:
+    line = Line(in_flight_max_per_worker=1)
+    line.fill("w0")
+    second = line.fill("w1")
+    first, _ = line.wait_with(line.held_by("w0"))
+    next_one, _ = line.wait_with(line.held_by("w1"))
+    line.end(second)
+    assert [first.done(), next_one.done()] == [False, True]
+
+
+def test_batch_work_that_waits_for_a_place_keeps_nobody_interactive() -> None:
+    line = Line(in_flight_max_per_worker=2)
+    line.fill("w0")
+    batch, _ = line.wait_with(line.held_by("w0", priority=Priority.BATCH))
+    line.send(4000)
+    assert not batch.done()
+
+
+def test_without_late_binding_nobody_waits_for_a_place() -> None:
+    line = Line(in_flight_max_per_worker=1, late_binding=False)
+    line.fill("w0")
+    placed = line.turns.enter(line.held_by("w0"))
+    assert placed is not None
+    assert placed.target.target_id == "w1"
