@@ -1,8 +1,9 @@
 """A stored response as a stream: the events that tell it, in the order of OpenAI's API. Pure.
 
-What was streamed once is not kept, only the response. So each text comes in one piece, and the
-numbers are those of this telling: the same at every asking and at every router, which is what lets
-a client go on after the last one it has (`starting_after`).
+What was streamed is kept of streams from the background only (`StoredResponse.told`). Of any other
+response each text comes in one piece, and the numbers are those of this telling: the same at every
+asking and at every router, which is what lets a client go on after the last one it has
+(`starting_after`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 
 import msgspec
 
-from router.stored.records import RUNNING, Fields
+from router.stored.journal import Journal
+from router.stored.records import RUNNING, Fields, StoredResponse
 
 _ENDS = {"completed": "response.completed", "failed": "response.failed"}
 _OTHER_END = "response.incomplete"
+_END_TYPES = frozenset((*_ENDS.values(), _OTHER_END))
 _TEXTS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 """The field that holds a part's text, by its type."""
 _encode = msgspec.json.Encoder().encode
@@ -40,7 +43,28 @@ def told(response: Fields) -> Iterator[Fields]:
         yield {"type": "response.output_item.added", **at, "item": _unsaid(item)}
         yield from _item(item, {**at, "item_id": item.get("id", "")})
         yield {"type": "response.output_item.done", **at, "item": item}
-    yield {"type": _ENDS.get(str(response.get("status")), _OTHER_END), "response": response}
+    yield ended(response)
+
+
+def ended(response: Fields) -> Fields:
+    """The event with which a telling ends."""
+    return {"type": _ENDS.get(str(response.get("status")), _OTHER_END), "response": response}
+
+
+def events_of(record: StoredResponse, now_s: float, last: int) -> Iterator[tuple[int, Fields]]:
+    """The events of a record that are known by now, and their numbers, where these are higher than
+    `last`."""
+    response = record.shown(now_s)
+    is_running = response.get("status") in RUNNING
+    if record.told:
+        journal = Journal(record.told)
+        yield from journal.after(last)
+        if not is_running and record.told[-1].event["type"] not in _END_TYPES:  # it broke off
+            yield max(journal.count, last + 1), ended(response)
+        return
+    for number, event in enumerate(begun(response) if is_running else told(response)):
+        if number > last:
+            yield number, event
 
 
 def encoded(event: Fields, sequence_number: int) -> bytes:

@@ -14,26 +14,23 @@ import msgspec
 from router.http.client import Client, Headers, Source
 from router.relay.responses import ENDS
 
-_EVENT_END = b"\n\n"
+EVENT_END = b"\n\n"
 _DATA = b"data: "
 
 
 class HoldingClient:
-    """A `Client` before another one, or before nobody."""
+    """A `Client` before another one."""
 
-    def __init__(self, client: Client | None) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._held: list[Callable[[], None]] = []
         self.started = False
         self.response: dict[str, Any] | None = None
         """The response object, once it has come whole."""
-        self.refusal: bytes | None = None
-        """The body of an answer that is no response."""
 
     def start(self, status: int, content_type: str, headers: Headers) -> None:
         self.started = True
-        if self._client is not None:
-            self._client.start(status, content_type, headers)
+        self._client.start(status, content_type, headers)
 
     def write(self, data: bytes) -> None:
         if any(mark in data for mark in ENDS):
@@ -49,14 +46,11 @@ class HoldingClient:
     def whole(self, status: int, content_type: str, headers: Headers, body: bytes) -> None:
         self.started = True
         if status == 200:
-            self.response = _object(body)
-        if self.response is None:
-            self.refusal = body
+            self.response = decoded(body)
         self._pass(lambda client: client.whole(status, content_type, headers, body))
 
     def follow(self, source: Source | None) -> None:
-        if self._client is not None:
-            self._client.follow(source)
+        self._client.follow(source)
 
     def release(self) -> None:
         """Passes on what was held back."""
@@ -66,24 +60,27 @@ class HoldingClient:
             passing()
 
     def _pass(self, passing: Callable[[Client], None]) -> None:
-        client = self._client
-        if client is None:
-            return
         if self.response is None:
-            passing(client)
+            passing(self._client)
         else:
-            self._held.append(lambda: passing(client))
+            self._held.append(lambda: passing(self._client))
 
     def _look_for_end(self, data: bytes) -> None:
         """`data` is whole events: the relay passes no others."""
-        for event in data.split(_EVENT_END):
+        for event in data.split(EVENT_END):
             if event.startswith(ENDS):
-                told = _object(event.partition(_DATA)[2]) or {}
+                told = decoded(event_data(event)) or {}
                 found = told.get("response")
                 self.response = found if isinstance(found, dict) else None
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def event_data(event: bytes) -> bytes:
+    """What a named event says."""
+    return event.partition(_DATA)[2]
+
+
+def decoded(data: bytes) -> dict[str, Any] | None:
+    """The object, if it is one."""
     try:
         found = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -13,7 +13,15 @@ BEAT_S = 2.0
 """How often a router says of a response that it works on it."""
 RUNNING = frozenset({"queued", "in_progress"})
 _NOT_FOR_ENGINES = ("previous_response_id", "background", "store")
-_NOT_IN_BACKGROUND = ("stream", "stream_options")
+
+
+class Run(msgspec.Struct, array_like=True):
+    """Events in a row that differ in their delta alone: in most cases a single one."""
+
+    event: Fields
+    """Without its number, and without its delta if that is a text."""
+    deltas: list[str] = msgspec.field(default_factory=list)
+    """One for each event; empty for an event that has none."""
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +33,8 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine was given: earlier items, answers among them, and the request's own."""
     beats_until_s: float | None = None
     """Unix time until which a router promises to work on it; None: nobody works on it."""
+    told: list[Run] = msgspec.field(default_factory=list)
+    """What was streamed so far, of a response that is streamed from the background."""
 
     @property
     def status(self) -> str:
@@ -58,13 +68,8 @@ def conversation(previous: StoredResponse | None, asked: Any) -> list[Any]:
 
 
 def for_engine(fields: Mapping[str, Any], response_id: str, items: list[Any] | None) -> Fields:
-    """The request as an engine takes it, which keeps nothing itself.
-
-    Work in the background is asked for as a whole: whoever follows it is told from the store.
-    """
-    is_later = fields.get("background") is True
-    left_out = _NOT_FOR_ENGINES + (_NOT_IN_BACKGROUND if is_later else ())
-    changed = {name: value for name, value in fields.items() if name not in left_out}
+    """The request as an engine takes it, which keeps nothing itself."""
+    changed = {name: value for name, value in fields.items() if name not in _NOT_FOR_ENGINES}
     changed |= {"store": False, "request_id": response_id}
     if items is not None:
         changed["input"] = items

@@ -26,10 +26,11 @@ def build_stored_routes(service: StoringService) -> APIRouter:
 
         Work in the background is waited for.
         """
-        response = await service.shown(_owner(request), response_id)
+        owner = _owner(request)
         if not stream:
-            return response
-        events = service.retelling.events(_owner(request), response, starting_after)
+            return await service.shown(owner, response_id)
+        record = await service.found(owner, response_id)
+        events = service.retelling.events(owner, record, starting_after)
         return StreamingResponse(events, media_type="text/event-stream")
 
     @routes.get("/input_items")

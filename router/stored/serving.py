@@ -30,11 +30,14 @@ from rhizome.tasks import Tasks
 from router.call import Call
 from router.http.client import Client
 from router.http.responses import ResponseBody
+from router.stored.events import begun, ended
 from router.stored.holding import HoldingClient
+from router.stored.recording import Recording
 from router.stored.records import (
     BEAT_S,
     RUNNING,
     Fields,
+    Run,
     StoredResponse,
     conversation,
     finished,
@@ -72,8 +75,9 @@ class StoringService:
         self._tasks = tasks
         self._clock = clock
         followers_max, interval_s = self._settings.background_max, settings.relay.comment_interval_s
-        self.retelling = Retelling(self.shown, clock, followers_max, interval_s)
+        self.retelling = Retelling(self.found, self._live, clock, followers_max, interval_s)
         self._background: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._streams: dict[tuple[str, str], Recording] = {}
 
     async def serve(self, call: Call, client: Client) -> None:
         body = call.body
@@ -228,14 +232,17 @@ class StoringService:
         if len(self._background) >= self._settings.background_max:
             raise QueueFull("this router works on as many responses in the background as it may")
         record, owner = self._placeholder(call, asked, items), call.principal.name
+        recording = Recording(begun(record.response) if is_followed else ())
+        record = msgspec.structs.replace(record, told=recording.journal.runs)
         await self._put(owner, record)
-        key = owner, record.response["id"]
-        task = self._tasks.start("background-response", self._work(call, record, asked))
-        self._background[key] = task
-        task.add_done_callback(lambda _: self._background.pop(key, None))
+        key = owner, str(record.response["id"])
+        work = self._work(call, record, asked, recording)
+        task = self._background[key] = self._tasks.start("background-response", work)
+        task.add_done_callback(lambda _: self._ended(key, recording))
         headers = (("x-request-id", call.request_id),)
         if is_followed:
-            await self.retelling.tell(owner, record.response, client, headers)
+            self._streams[key] = recording
+            await self.retelling.tell(owner, record, client, headers)
         else:
             client.whole(200, "application/json", headers, _encode(record.response))
 
@@ -245,28 +252,33 @@ class StoringService:
         response = queued(asked, call.body.model, response_id, created_at)
         return StoredResponse(response=response, items=items, beats_until_s=self._beats_until_s())
 
-    async def _work(self, call: Call, record: StoredResponse, asked: Fields) -> None:
+    async def _work(
+        self, call: Call, record: StoredResponse, asked: Fields, recording: Recording
+    ) -> None:
         """Answers the call for nobody and stores the answer, unless it was cancelled."""
         owner, response_id = call.principal.name, record.response["id"]
-        holding = HoldingClient(None)
-        serving = self._tasks.start("background-serving", self._answer(call, holding))
+        serving = self._tasks.start("background-serving", self._answer(call, recording))
+        told = recording.journal.runs
         try:
             running = record.with_response(status="in_progress")
             while not serving.done():
                 if not await self._is_wanted(owner, response_id):
                     return
-                beating = msgspec.structs.replace(running, beats_until_s=self._beats_until_s())
-                await self._put(owner, beating)
+                until_s = self._beats_until_s()
+                young = msgspec.structs.replace(running, beats_until_s=until_s, told=told)
+                await self._put(owner, young)
                 await asyncio.wait({serving}, timeout=BEAT_S)
             failure = serving.result()
-            if failure is None and holding.response is not None:
-                response = finished(holding.response, asked, response_id)
+            if failure is None and recording.response is not None:
+                response = finished(recording.response, asked, response_id)
             else:
-                told = failure or _reason(holding.refusal)
-                error = {"code": "server_error", "message": told}
+                why = failure or _reason(recording.refusal)
+                error = {"code": "server_error", "message": why}
                 response = {**running.response, "status": "failed", "error": error}
             if await self._is_wanted(owner, response_id):
-                await self._put(owner, StoredResponse(response=response, items=record.items))
+                told = [*told, Run(ended(response))] if told else []
+                done = StoredResponse(response=response, items=record.items, told=told)
+                await self._put(owner, done)
         except RequestError as error:
             _log.warning("response %s is given up: %s", response_id, error.message)
         finally:
@@ -283,6 +295,14 @@ class StoringService:
     async def _is_wanted(self, owner: str, response_id: str) -> bool:
         record = await self._demanded().get(owner, response_id)
         return record is not None and _decoder.decode(record).status in RUNNING
+
+    def _ended(self, key: tuple[str, str], recording: Recording) -> None:
+        self._background.pop(key, None)
+        self._streams.pop(key, None)
+        recording.close()
+
+    def _live(self, owner: str, response_id: str) -> Recording | None:
+        return self._streams.get((owner, response_id))
 
     def _stop(self, owner: str, response_id: str) -> None:
         task = self._background.get((owner, response_id))

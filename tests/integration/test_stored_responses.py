@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI, RateLimitError
-from openai.types.responses import ResponseCreatedEvent
+from openai import AsyncOpenAI, AsyncStream, RateLimitError
+from openai.types.responses import ResponseStreamEvent
 
 from rhizome.clock import Clock, SystemClock
 from rhizome.ids import new_id
@@ -339,38 +339,69 @@ async def test_work_in_the_background_is_followed_to_its_end_from_any_router(
     assert again == told[len(begun) :]
 
 
-async def test_work_in_the_background_is_streamed_and_goes_on_when_its_client_leaves(
-    valkey_url: str, namespace: str, engine: FakeEngine
+def text_of(events: list[Any]) -> str:
+    return "".join(e.delta for e in events if e.type == "response.output_text.delta")
+
+
+async def streamed(client: AsyncOpenAI) -> AsyncStream[ResponseStreamEvent]:
+    return await client.responses.create(model="m", input="Hi", background=True, stream=True)
+
+
+async def test_work_in_the_background_is_streamed_as_it_comes_and_goes_on_without_its_client(
+    valkey_url: str, namespace: str
 ) -> None:
-    engine.hold = asyncio.Event()
+    engine = FakeEngine(["One", " two", " three"], hold=asyncio.Event(), hold_after=5)
     async with (
+        running_engine(engine),
         running(valkey_url, namespace, router__responses__background_max=1) as api,
+        running(valkey_url, namespace) as other,
         AsyncOpenAI(base_url=f"{api.url}/v1", api_key="rzk-mine", max_retries=0) as client,
+        AsyncOpenAI(base_url=f"{other.url}/v1", api_key="rzk-mine") as elsewhere,
     ):
         api.join(engine)
-        stream = await client.responses.create(model="m", input="Hi", background=True, stream=True)
-        events = aiter(stream)
-        begun = [await anext(events), await anext(events)]
-        assert isinstance(begun[0], ResponseCreatedEvent)
+        stream = await streamed(client)
+        begun: list[Any] = []
+        async for event in stream:
+            begun.append(event)
+            if text_of(begun) == "One two":
+                break
         response_id = begun[0].response.id
         with pytest.raises(RateLimitError):
-            await client.responses.create(model="m", input="Hi", background=True, stream=True)
+            await streamed(client)
         await stream.close()
-        assert "stream" not in engine.requests[0]
+        last = begun[-2].sequence_number
+        followed = await elsewhere.responses.retrieve(response_id, stream=True, starting_after=last)
+        rest: list[Any] = [await anext(aiter(followed))]
+        assert text_of(rest) == " two", "from the other router, while it goes on"
+        assert engine.hold is not None
         engine.hold.set()
-
-        async def is_done() -> bool:
-            return (await client.responses.retrieve(response_id)).status == "completed"
-
-        await eventually(is_done)
-        rest = await events_of(client, response_id, starting_after=1)
+        rest += [event async for event in followed]
         assert rest[-1].type == "response.completed"
-        whole = await client.responses.create(model="m", input="Hi", background=True, stream=True)
-        told = [event async for event in whole]
-        assert [event.type for event in told] == [event.type for event in [*begun, *rest]]
+        assert rest[-1].response.output_text == "One two three"
+        whole = [*begun[:-1], *rest]
+        assert [event.sequence_number for event in whole] == list(range(len(whole)))
+        assert text_of(whole) == "One two three"
+        assert await events_of(client, response_id) == whole
+        again = [event async for event in await streamed(client)]
+        assert [event.type for event in again] == [event.type for event in whole]
+
+
+async def test_a_stream_from_the_background_that_is_cancelled_or_fails_says_so(
+    api: Api, http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold, engine.hold_after = asyncio.Event(), 4
+    async with AsyncOpenAI(base_url=f"{api.url}/v1", api_key="rzk-mine") as client:
+        told: list[Any] = []
+        async for event in await streamed(client):
+            told.append(event)
+            if event.type == "response.output_text.delta":
+                await http.post(f"/v1/responses/{told[0].response.id}/cancel")
+        assert told[-1].response.status == "cancelled"
         assert [event.sequence_number for event in told] == list(range(len(told)))
-        assert await events_of(client, response_id, starting_after=len(begun) - 1) == rest
-    assert len(engine.requests) == 2
+        engine.hold, engine.die_after = None, 4
+        told = [event async for event in await streamed(client)]
+        assert told[-1].type == "response.failed"
+        assert await events_of(client, told[0].response.id) == told
 
 
 async def test_following_ends_with_an_error_where_the_response_is_forgotten(

@@ -43,10 +43,14 @@ def test_a_worker_that_joins_is_not_there_before_and_answers_soon_after() -> Non
 
 
 def test_a_warm_worker_reuses_from_its_first_requests_on() -> None:
-    cold = joined(warmup(settings_with(), enabled=False), Join(4.0, 3))
-    warm = joined(settings_with(), Join(4.0, 3))
-    assert cold.tally.replayed_tokens == 0
-    assert first_answers(warm, 3)[0] > first_answers(cold, 3)[0] + 0.1
+    without = warmup(settings_with(), enabled=False)
+    gained = []
+    for seed in range(4):  # who comes first is chance
+        cold = joined(without, Join(4.0, 3), seed=seed)
+        warm = joined(settings_with(), Join(4.0, 3), seed=seed)
+        assert cold.tally.replayed_tokens == 0
+        gained.append(first_answers(warm, 3)[0] - first_answers(cold, 3)[0])
+    assert np.mean(gained) > 0.1
 
 
 def test_one_that_comes_back_is_warmed_and_one_that_is_there_from_the_start_is_not() -> None:
