@@ -21,6 +21,7 @@ from rhizome.settings.load import environment_copy
 from tests.support.engine_contract.compare import differences
 from tests.support.engine_contract.engines import real_vllm, simulated, write_tokenizer
 from tests.support.engine_contract.fuzz import drawn_rows
+from tests.support.engine_contract.fuzz_apis import api_rows
 from tests.support.engine_contract.play import QUIET_S, Answer, listening, play
 from tests.support.engine_contract.rows import ROWS, Row
 from tests.support.engine_contract.rows_asked import ASKED
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")
 
 Answers = dict[str, Answer]
 RECORDED = Path(__file__).parents[1] / "data" / "vllm-0.32" / "answers.json"
-PLAIN: tuple[Row, ...] = (*ROWS, *ASKED, *drawn_rows())
+PLAIN: tuple[Row, ...] = (*ROWS, *ASKED, *drawn_rows(), *api_rows())
 MORE: tuple[Row, ...] = (*RENDERS, *CALLS)
 """For an engine with a parser of tool calls that renders for others, too."""
 EVERY_ROW = pytest.mark.parametrize("row", [*PLAIN, *MORE], ids=lambda row: row.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.engine_contract.rows import (
+    ADAPTER,
     BLOCK,
     MODEL,
     MODELS_CHOICE,
@@ -18,6 +19,7 @@ from tests.support.engine_contract.rows import (
     Row,
     chat,
     completion,
+    response,
     some_ids,
 )
 
@@ -28,6 +30,7 @@ COLOURS = {
     "additionalProperties": False,
 }
 _LENGTHS = frozenset({"completion_tokens", "total_tokens"})
+LOGPROBS = ["message.output_text.logprobs"]
 ENDS: Fields = {"ignore_eos": False, "temperature": 0}
 
 
@@ -157,6 +160,17 @@ PATHS = (
         "/invocations",
         {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1} | ONLY,
     ),
+    Row("invoked_model", "/invocations", {"model": "x", "prompt": "a", "max_tokens": 1} | ONLY),
+    Row(
+        "invoked_adapter",
+        "/invocations",
+        {"prompt": "a", "max_tokens": 1} | ONLY,
+        headers={"X-Amzn-SageMaker-Adapter-Identifier": ADAPTER},
+    ),
+    Row("invoked_not_json", "/invocations", b"{"),
+    response("logprobs", include=LOGPROBS, top_logprobs=2),
+    response("logprobs_none_else", include=LOGPROBS),
+    response("logprobs_streamed", include=LOGPROBS, top_logprobs=1, stream=True),
     Row("tokenize_specials", "/tokenize", {"prompt": "<|im_start|>a", "add_special_tokens": False}),
 )
 ASKED: tuple[Row, ...] = (*BOUND, *PROMPTS, *PATHS)

@@ -7,6 +7,7 @@ token is its text.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -118,6 +119,11 @@ def quoted(text: bytes) -> msgspec.Raw:
 
 def escaped(text: str) -> bytes:
     return encode(text)[1:-1]
+
+
+def plain(text: bytes) -> str:
+    """Text that was escaped for a JSON string, as it is."""
+    return str(json.loads(b'"' + text + b'"'))
 
 
 class Whole:

@@ -34,6 +34,7 @@ from workers.engine.simulated.server.fields import (
     UnheededInChats,
 )
 from workers.engine.simulated.server.refusals import (
+    MALFORMED,
     Refusal,
     contradiction,
     fault_at,
@@ -43,7 +44,7 @@ from workers.engine.simulated.server.refusals import (
 )
 from workers.engine.simulated.server.tool_calls import call_text
 
-_INT64_MAX = 2**63 - 1
+INT64_MAX = 2**63 - 1
 _STOP_STRINGS_MAX = 1024
 _decoder = msgspec.json.Decoder()
 
@@ -52,7 +53,7 @@ Message = Annotated[dict[str, Any], AfterValidator(with_role)]
 Stop = str | Annotated[list[str], Field(max_length=_STOP_STRINGS_MAX)] | None
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     model: str | None = None
@@ -81,14 +82,14 @@ class Tool(BaseModel):
     function: Function
 
 
-class GenerationBody(_Body, Unheeded):
+class GenerationBody(Body, Unheeded):
     """What chat and completion bodies share."""
 
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     n: int | None = 1
-    seed: int | None = Field(None, ge=-_INT64_MAX - 1, le=_INT64_MAX)
+    seed: int | None = Field(None, ge=-INT64_MAX - 1, le=INT64_MAX)
     stop: Stop = None
     stop_token_ids: list[int] | None = None
     include_stop_str_in_output: bool = False
@@ -104,7 +105,7 @@ class GenerationBody(_Body, Unheeded):
     logit_bias: dict[str, float] | None = None
     allowed_token_ids: list[int] | None = None
     skip_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_INT64_MAX)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=INT64_MAX)] | None = None
     truncation_side: Literal["left", "right"] | None = None
     add_special_tokens: bool | None = None
     echo: bool | None = False
@@ -112,7 +113,7 @@ class GenerationBody(_Body, Unheeded):
     response_format: AnyFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     bad_words: list[str] = Field(default_factory=list)
-    priority: int = Field(0, ge=-_INT64_MAX - 1, le=_INT64_MAX)
+    priority: int = Field(0, ge=-INT64_MAX - 1, le=INT64_MAX)
     request_id: str | None = None
     session_id: str | None = None
     cache_salt: str | None = None
@@ -279,27 +280,6 @@ class ChatBody(GenerationBody, UnheededInChats):
         return call_text([one.model_dump() for one in functions], rng, words)
 
 
-class TokenizeBody(_Body):
-    """`/tokenize` of a text."""
-
-    prompt: str
-    add_special_tokens: bool = True
-    return_token_strs: bool | None = False
-
-
-class TokenizeChatBody(_Body):
-    """`/tokenize` of a conversation."""
-
-    messages: list[dict[str, Any]]
-    return_token_strs: bool | None = False
-
-
-class DetokenizeBody(_Body):
-    """`/detokenize`."""
-
-    tokens: list[Annotated[int, Field(ge=0, le=_INT64_MAX)]]
-
-
 Known = TypeVar("Known", bound=BaseModel)
 
 
@@ -335,18 +315,15 @@ def read_chat(raw: bytes, tool_parser: bool = False) -> tuple[ChatBody, dict[str
     return body, fields
 
 
-def read_tokenize(raw: bytes) -> tuple[TokenizeBody | TokenizeChatBody, dict[str, Any]]:
-    fields = read_object(raw)
-    if "messages" in fields:
-        return validated(TokenizeChatBody, fields), fields
-    if "prompt" not in fields:
-        missing = {"type": "missing", "msg": "Field required", "input": fields}
-        raise malformed([missing | {"loc": ("body", name)} for name in ("prompt", "messages")])
-    return validated(TokenizeBody, fields), fields
-
-
-def read_detokenize(raw: bytes) -> DetokenizeBody:
-    return validated(DetokenizeBody, read_object(raw))
+def read_invoked(raw: bytes) -> dict[str, Any]:
+    """The JSON object of `/invocations`, which has words of its own for what is none."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"JSON decode error: {error}", param=None, kind=MALFORMED) from error
+    if not isinstance(value, dict):
+        raise Refusal("list indices must be integers or slices, not str")
+    return value
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from workers.engine.simulated.server.answers import (
@@ -14,6 +13,7 @@ from workers.engine.simulated.server.answers import (
     created_tokens,
     encode,
     escaped,
+    plain,
     quoted,
     usage_of,
 )
@@ -45,7 +45,7 @@ class _WholeChat(Whole):
         text = script.text(0, script.length)
         calls: list[dict[str, Any]] = []
         if body.must_call:
-            said, calls = whole_call(_plain(text))
+            said, calls = whole_call(plain(text))
             text = escaped(said)
         return {
             "index": choice.index,
@@ -124,7 +124,7 @@ class _ChatStream(Stream):
     def _delta(self, choice: Choice, text: bytes) -> dict[str, Any] | None:
         """What a parser makes of new text."""
         if self._readers:
-            return self._readers[choice.index].feed(_plain(text))
+            return self._readers[choice.index].feed(plain(text))
         return {"content": quoted(text)} if text else None
 
     def _usage_so_far(self, choice: Choice, end: int) -> bytes:
@@ -154,11 +154,6 @@ def _finish(question: Question, choice: Choice, *, called: bool) -> str:
     finish = choice.script.finish_reason
     named = isinstance(_chat(question).tool_choice, dict)
     return "tool_calls" if called and not named and finish == "stop" else finish
-
-
-def _plain(text: bytes) -> str:
-    """Text that was escaped for a JSON string, as it is."""
-    return str(json.loads(b'"' + text + b'"'))
 
 
 CHAT = Form("chatcmpl-", _WholeChat, _ChatStream)

@@ -23,7 +23,7 @@ from workers.engine.simulated.server.bodies import (
     GenerationBody,
     read_chat,
     read_completion,
-    read_object,
+    read_invoked,
     refuse_beams,
 )
 from workers.engine.simulated.server.chat_answers import CHAT
@@ -40,13 +40,12 @@ from workers.engine.simulated.server.messages import (
 from workers.engine.simulated.server.rank import Choice, Rank, root_key
 from workers.engine.simulated.server.refusals import MALFORMED, Refusal, out_of_range
 from workers.engine.simulated.server.rendering import rendered_request
-from workers.engine.simulated.server.responses import (
+from workers.engine.simulated.server.response_bodies import (
     ResponseBody,
-    ResponseStream,
-    WholeResponse,
     read_response,
     unknown_response,
 )
+from workers.engine.simulated.server.responses import WholeResponse, streamed
 from workers.engine.simulated.server.sampling import (
     check_lengths,
     check_prompts,
@@ -60,13 +59,14 @@ if TYPE_CHECKING:
 
 INLINE_BYTES_MAX = 16 * 1024
 """Longest body whose prompt is tokenized on the event loop."""
+_ADAPTER = b"x-amzn-sagemaker-adapter-identifier"
 Prompts = list[list[int]]
 Then = Callable[[Exchange, GenerationBody, Prompts], None]
 """What becomes of a body whose prompts are there; raises `Refusal`."""
 _FORMS: dict[type[GenerationBody], Form] = {
     CompletionBody: COMPLETION,
     ChatBody: CHAT,
-    ResponseBody: Form("resp_", WholeResponse, ResponseStream),
+    ResponseBody: Form("resp_", WholeResponse, streamed),
     MessageBody: Form("chatcmpl-", WholeMessage, MessageStream),
 }
 
@@ -76,6 +76,7 @@ class Generation:
 
     def __init__(self, worker: SimulatedWorker) -> None:
         self._worker = worker
+        self._parses_calls = worker.setup.tool_parser
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -85,7 +86,7 @@ class Generation:
         self._complete(exchange, body, fields, self._generate)
 
     def chat(self, exchange: Exchange) -> None:
-        body, fields = read_chat(exchange.request.body, self._worker.setup.tool_parser)
+        body, fields = read_chat(exchange.request.body, self._parses_calls)
         refuse_beams(body)
         self._chat(exchange, body, fields, self._generate)
 
@@ -94,24 +95,33 @@ class Generation:
         self._complete(exchange, *read_completion(exchange.request.body), self._show)
 
     def render_chat(self, exchange: Exchange) -> None:
-        read = read_chat(exchange.request.body, self._worker.setup.tool_parser)
+        read = read_chat(exchange.request.body, self._parses_calls)
         self._chat(exchange, *read, self._show)
 
     def invoke(self, exchange: Exchange) -> None:
-        """A chat or a completion, whichever the body fits."""
-        chat = "messages" in read_object(exchange.request.body)
-        try:
-            (self.chat if chat else self.complete)(exchange)
-        except Refusal as refusal:
-            if refusal.kind != MALFORMED:
-                raise
-            raise Refusal(
-                "Cannot find suitable handler for request. Expected one of: "
-                "['ChatCompletionRequest', 'CompletionRequest']"
-            ) from refusal
+        """A chat or a completion, whichever the body fits; the model is not for the body to say."""
+        fields = read_invoked(exchange.request.body)
+        fields["model"] = exchange.request.header(_ADAPTER)
+        exchange.request.body = msgspec.json.encode(fields)
+        for handler in (self.chat, self.complete):
+            try:
+                handler(exchange)
+            except Refusal as refusal:
+                if refusal.kind != MALFORMED:
+                    raise
+            else:
+                return
+        raise Refusal(
+            "Cannot find suitable handler for request. Expected one of: "
+            "['ChatCompletionRequest', 'CompletionRequest']"
+        )
 
     def respond(self, exchange: Exchange) -> None:
-        self._chat(exchange, *read_response(exchange.request.body), self._generate)
+        self._chat(
+            exchange,
+            *read_response(exchange.request.body, self._parses_calls),
+            self._generate,
+        )
 
     def find_response(self, exchange: Exchange) -> None:
         """Looks for a stored response: there is none."""
@@ -119,12 +129,16 @@ class Generation:
 
     def message(self, exchange: Exchange) -> None:
         exchange.error_form = refused
-        self._chat(exchange, *read_message(exchange.request.body), self._generate)
+        self._chat(
+            exchange,
+            *read_message(exchange.request.body, self._parses_calls),
+            self._generate,
+        )
 
     def count_message(self, exchange: Exchange) -> None:
         """How many tokens a message's prompt has."""
         exchange.error_form = refused
-        model, chat = read_count(exchange.request.body)
+        model, chat = read_count(exchange.request.body, self._parses_calls)
         self._worker.check_model(model)
         (prompt,) = _rendered(lambda: [self._worker.words.renderer.chat_ids(chat, BUDGET_S)])
         count = len(prompt)
@@ -302,7 +316,7 @@ class Generation:
             choices=choices,
             echoes=echoes,
             prompt_text=self._prompt_text(choices[0]) if body.return_prompt_text else None,
-            tool_parser=self._worker.setup.tool_parser,
+            tool_parser=self._parses_calls,
             block_size=self._worker.setup.profile.block_size,
             limit=limit,
         )

@@ -93,10 +93,15 @@ def malformed(faults: list[dict[str, Any]]) -> Refusal:
 
 def malformed_fields(error: ValidationError, order: Sequence[str] = ()) -> Refusal:
     """What pydantic says of a body whose fields are in this order."""
+    return malformed(faults_of(error, order))
+
+
+def faults_of(error: ValidationError, order: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The faults of a body, the first fields' first."""
     places = {name: place for place, name in enumerate(order)}
     found = error.errors(include_url=False)
     found.sort(key=lambda fault: places.get(str(fault["loc"][0]), len(places)))
-    return malformed([dict(fault) | {"loc": ("body", *_place_of(fault))} for fault in found])
+    return [dict(fault) | {"loc": ("body", *_place_of(fault))} for fault in found]
 
 
 def _place_of(fault: Mapping[str, Any]) -> tuple[int | str, ...]:

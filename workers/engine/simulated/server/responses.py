@@ -1,7 +1,7 @@
 """`/v1/responses` as vLLM 0.32 serves it without a store: one answer, or typed events.
 
 A response is a chat with another envelope: its prompt is that of `rhizome.render.responses`, and
-its one output item is an assistant's message.
+its one output item is an assistant's message or a call of a function.
 """
 
 from __future__ import annotations
@@ -10,105 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from pydantic import Field
 
 from rhizome.ids import new_id
-from rhizome.render.outcomes import CannotRender
-from rhizome.render.responses import chat_of_response
-from workers.engine.simulated.server.answers import Question, created_tokens, quoted
-from workers.engine.simulated.server.bodies import (
-    ChatBody,
-    GenerationBody,
-    read_object,
-    validated,
+from workers.engine.simulated.server.answers import (
+    Answering,
+    Question,
+    created_tokens,
+    plain,
+    quoted,
 )
-from workers.engine.simulated.server.checks import check_salt
+from workers.engine.simulated.server.likelihoods import chat_logprobs
 from workers.engine.simulated.server.rank import Choice
-from workers.engine.simulated.server.refusals import Refusal
+from workers.engine.simulated.server.response_bodies import ResponseBody
+from workers.engine.simulated.server.tool_calls import CallReader, whole_call
 
 _encode = msgspec.json.Encoder().encode
-_NO_STORE = (
-    "This vLLM engine does not support `store=True` and therefore does not support the background"
-    " mode. To enable these features, set the environment variable"
-    " `VLLM_ENABLE_RESPONSES_API_STORE=1` when launching the vLLM server."
-)
-_TOOL_FIELDS = (
-    *("name", "parameters", "strict", "type", "allowed_callers", "async", "defer_loading"),
-    *("description", "output_schema"),
-)
-
-
-class _Asked(GenerationBody):
-    """What is asked for, in the fields of responses."""
-
-    input: str | list[Any]
-    instructions: str | None = None
-    max_output_tokens: int | None = None
-    previous_response_id: str | None = None
-    background: bool | None = False
-    store: bool | None = True
-    metadata: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = True
-    text: dict[str, Any] | None = None
-    tool_choice: str | dict[str, Any] = "auto"
-    tools: list[dict[str, Any]] = Field(default_factory=list)
-    top_logprobs: int | None = 0
-    truncation: str | None = "disabled"
-    reasoning: dict[str, Any] | None = None
-    user: str | None = None
-
-
-class ResponseBody(ChatBody):
-    """A request for a response, as the chat that it is."""
-
-    asked: dict[str, Any]
-    """What the response repeats."""
-
-
-def read_response(raw: bytes) -> tuple[ResponseBody, dict[str, Any]]:
-    """The body and the chat that renders to its prompt; raises `Refusal`."""
-    fields = read_object(raw)
-    check_salt(fields)
-    asked = validated(_Asked, fields)
-    if asked.background:
-        raise Refusal(_NO_STORE, param="background", kind="invalid_request_error")
-    if asked.previous_response_id is not None:
-        raise unknown_response(asked.previous_response_id)
-    try:
-        chat = chat_of_response(fields)
-    except CannotRender as error:
-        raise Refusal(f"The prompt cannot be rendered: {error}") from error
-    shared = {name: value for name, value in fields.items() if name in GenerationBody.model_fields}
-    body = validated(
-        ResponseBody,
-        shared
-        | {
-            "messages": chat["messages"],
-            "max_tokens": asked.max_output_tokens,
-            "asked": {},
-            "response_format": _format(asked),
-        },
-    )
-    body.asked = _repeated(asked)
-    return body, chat
-
-
-def _format(asked: _Asked) -> dict[str, Any] | None:
-    """The format that is asked for, as chats ask for it."""
-    wanted = (asked.text or {}).get("format")
-    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
-        return {"type": "json_schema", "json_schema": wanted}
-    return wanted
-
-
-def unknown_response(response_id: str) -> Refusal:
-    """Nothing is stored, so nothing is found."""
-    return Refusal(
-        f"Response with id '{response_id}' not found.",
-        param="response_id",
-        status=404,
-        kind="invalid_request_error",
-    )
 
 
 class WholeResponse:
@@ -119,47 +35,117 @@ class WholeResponse:
         self._envelope = _Envelope(question)
 
     def deliver(self, choice: Choice, first: int, end: int) -> None:
-        if end == choice.script.length:
-            self._question.exchange.reply(200, _encode(self._envelope.ended(choice)))
+        if end < choice.script.length:
+            return
+        envelope = self._envelope
+        output = [envelope.item("completed", [envelope.part(choice)])]
+        if envelope.must_call:
+            _, calls = whole_call(plain(choice.script.text(0, end)))
+            output = [_call_item(one["id"], **one["function"]) for one in calls] or output
+        self._question.exchange.reply(200, _encode(envelope.ended(choice, output)))
 
 
-class ResponseStream:
+def streamed(question: Question) -> Answering:
     """A response as typed events, each with its number."""
+    envelope = _Envelope(question)
+    events = _Events(question, envelope)
+    return CallStream(envelope, events) if envelope.must_call else TextStream(envelope, events)
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._envelope = _Envelope(question)
-        self._number = 0
+
+class TextStream:
+    """Events of a message."""
+
+    def __init__(self, envelope: _Envelope, events: _Events) -> None:
+        self._envelope = envelope
+        self._events = events
 
     def deliver(self, choice: Choice, first: int, end: int) -> None:
-        item_id, script = self._envelope.item_id, choice.script
-        place = {"content_index": 0, "item_id": item_id, "output_index": 0}
-        if not self._number:
-            begun = self._envelope.begun()
-            self._send("response.created", {"response": begun})
-            self._send("response.in_progress", {"response": begun})
-            item = self._envelope.item("in_progress", [])
-            self._send("response.output_item.added", {"item": item, "output_index": 0})
+        envelope, send, script = self._envelope, self._events.send, choice.script
+        place = {"content_index": 0, "item_id": envelope.item_id, "output_index": 0}
+        if self._events.begin():
+            item = envelope.item("in_progress", [])
+            send("response.output_item.added", {"item": item, "output_index": 0})
             part = {"annotations": [], "text": "", "type": "output_text", "logprobs": []}
-            self._send("response.content_part.added", place | {"part": part})
+            send("response.content_part.added", place | {"part": part})
         delta = quoted(script.text(first, end))
-        self._send("response.output_text.delta", place | {"delta": delta, "logprobs": []})
+        logprobs = envelope.logprobs(choice, first, end) or ()
+        shown = [_logprob(entry, "token", "logprob") for entry in logprobs]
+        send("response.output_text.delta", place | {"delta": delta, "logprobs": shown})
         if end < script.length:
             return
         text = quoted(script.text(0, end))
-        part = self._envelope.part(text)
-        self._send("response.output_text.done", place | {"text": text, "logprobs": []})
-        self._send("response.content_part.done", place | {"part": part})
-        item = self._envelope.item("completed", [part])
-        self._send("response.output_item.done", {"item": item, "output_index": 0})
-        self._send("response.completed", {"response": self._envelope.ended(choice)})
-        self._question.exchange.end(b"")
+        part = envelope.part(choice)
+        send("response.output_text.done", place | {"text": text, "logprobs": []})
+        send("response.content_part.done", place | {"part": part})
+        item = envelope.item("completed", [part])
+        send("response.output_item.done", {"item": item, "output_index": 0})
+        self._events.end(choice, [item])
 
-    def _send(self, kind: str, fields: Mapping[str, Any]) -> None:
-        data = _encode(dict(sorted([*fields.items(), ("sequence_number", self._number)])))
-        data = data[:-1] + b',"type":"%b"}' % kind.encode()
+
+class CallStream:
+    """Events of a call; one that is cut before its name is none."""
+
+    def __init__(self, envelope: _Envelope, events: _Events) -> None:
+        self._envelope = envelope
+        self._events = events
+        self._reader = CallReader()
+        self._item: dict[str, Any] = {}
+
+    def deliver(self, choice: Choice, first: int, end: int) -> None:
+        self._events.begin()
+        delta = self._reader.feed(plain(choice.script.text(first, end))) or {}
+        for call in delta.get("tool_calls", ()):
+            self._tell(call)
+        if end == choice.script.length:
+            self._end(choice)
+
+    def _tell(self, call: Mapping[str, Any]) -> None:
+        function, send = call["function"], self._events.send
+        if "name" in function:
+            self._item = _call_item(call["id"], function["name"], "", status="in_progress")
+            send("response.output_item.added", {"item": self._item, "output_index": 0})
+        if function.get("arguments"):
+            self._item["arguments"] += function["arguments"]
+            told = {"delta": function["arguments"], "item_id": self._item["id"], "output_index": 0}
+            send("response.function_call_arguments.delta", told)
+
+    def _end(self, choice: Choice) -> None:
+        item, send = self._item, self._events.send
+        if item:
+            item["status"] = "completed"
+            told = {"arguments": item["arguments"], "item_id": item["id"], "output_index": 0}
+            send("response.function_call_arguments.done", told, name=item["name"])
+            send("response.output_item.done", {"item": item, "output_index": 0})
+        self._events.end(choice, [item] if item else [])
+
+
+class _Events:
+    """Sends events with their numbers, the first and the last ones of a response among them."""
+
+    def __init__(self, question: Question, envelope: _Envelope) -> None:
+        self._exchange = question.exchange
+        self._envelope = envelope
+        self._number = 0
+
+    def begin(self) -> bool:
+        """Tells that there is a response, once; whether it was now."""
+        if self._number:
+            return False
+        begun = self._envelope.begun()
+        self.send("response.created", {"response": begun})
+        self.send("response.in_progress", {"response": begun})
+        return True
+
+    def send(self, kind: str, fields: Mapping[str, Any], **last: Any) -> None:
+        """Fields are told in the order of their names, the `last` ones after the kind."""
+        told = dict(sorted([*fields.items(), ("sequence_number", self._number)]))
+        data = _encode(told | {"type": kind} | last)
         self._number += 1
-        self._question.exchange.send(b"event: %b\ndata: %b\n\n" % (kind.encode(), data))
+        self._exchange.send(b"event: %b\ndata: %b\n\n" % (kind.encode(), data))
+
+    def end(self, choice: Choice, output: list[Any]) -> None:
+        self.send("response.completed", {"response": self._envelope.ended(choice, output)})
+        self._exchange.end(b"")
 
 
 class _Envelope:
@@ -171,9 +157,24 @@ class _Envelope:
         self._question = question
         self._asked = body.asked
         self.item_id = new_id("msg")
+        self.must_call = body.must_call
 
-    def part(self, text: msgspec.Raw) -> dict[str, Any]:
-        return {"annotations": [], "text": text, "type": "output_text", "logprobs": None}
+    def part(self, choice: Choice) -> dict[str, Any]:
+        length = choice.script.length
+        return {
+            "annotations": [],
+            "text": quoted(choice.script.text(0, length)),
+            "type": "output_text",
+            "logprobs": self.logprobs(choice, 0, length),
+        }
+
+    def logprobs(self, choice: Choice, first: int, end: int) -> list[dict[str, Any]] | None:
+        """Of output tokens `first` to `end`, where they are asked for."""
+        style = self._question.style
+        if style is None:
+            return None
+        shown = chat_logprobs(choice.script, first, end, style)["content"]
+        return [_logprob(entry, "token", "bytes", "logprob") for entry in shown]
 
     def item(self, status: str, content: list[Any]) -> dict[str, Any]:
         return {
@@ -188,10 +189,9 @@ class _Envelope:
     def begun(self) -> dict[str, Any]:
         return self._response("in_progress", None, [], None)
 
-    def ended(self, choice: Choice) -> dict[str, Any]:
+    def ended(self, choice: Choice, output: list[Any]) -> dict[str, Any]:
         script = choice.script
         cut = script.finish_reason == "length"
-        part = self.part(quoted(script.text(0, script.length)))
         usage = {
             "input_tokens": script.prompt_len,
             "input_tokens_details": {
@@ -212,7 +212,7 @@ class _Envelope:
         return self._response(
             "incomplete" if cut else "completed",
             {"reason": "max_output_tokens"} if cut else None,
-            [self.item("completed", [part])],
+            output,
             usage,
         )
 
@@ -232,36 +232,25 @@ class _Envelope:
         }
 
 
-def _repeated(asked: _Asked) -> dict[str, Any]:
-    tools = [{name: tool.get(name) for name in _TOOL_FIELDS} for tool in asked.tools]
+def _call_item(
+    call_id: str, name: str, arguments: str, *, status: str = "completed"
+) -> dict[str, Any]:
     return {
-        "instructions": asked.instructions,
-        "metadata": asked.metadata,
-        "model": None,
-        "object": "response",
-        "output": [],
-        "parallel_tool_calls": asked.parallel_tool_calls,
-        "temperature": 1.0 if asked.temperature is None else asked.temperature,
-        "tool_choice": asked.tool_choice if tools else "none",
-        "tools": tools,
-        "top_p": 1.0 if asked.top_p is None or asked.temperature == 0 else asked.top_p,
-        "background": False,
-        "max_output_tokens": asked.max_output_tokens,
-        "max_tool_calls": None,
-        "previous_response_id": None,
-        "prompt": None,
-        "reasoning": asked.reasoning,
-        "service_tier": "auto",
-        "status": "",
-        "text": asked.text,
-        "top_logprobs": asked.top_logprobs or None,
-        "truncation": asked.truncation,
-        "usage": None,
-        "user": asked.user,
-        "presence_penalty": asked.presence_penalty or 0.0,
-        "frequency_penalty": asked.frequency_penalty or 0.0,
-        "kv_transfer_params": None,
-        "ec_transfer_params": None,
-        "input_messages": None,
-        "output_messages": None,
+        "arguments": arguments,
+        "call_id": call_id,
+        "name": name,
+        "type": "function_call",
+        "id": new_id("fc"),
+        "async": None,
+        "caller": None,
+        "namespace": None,
+        "status": status,
     }
+
+
+def _logprob(entry: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """These facts of a token, and of those that it was chosen from."""
+    told = {name: entry[name] for name in names}
+    if "top_logprobs" in entry:
+        told["top_logprobs"] = [_logprob(one, *names) for one in entry["top_logprobs"]]
+    return told

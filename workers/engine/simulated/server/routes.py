@@ -16,7 +16,7 @@ from rhizome.addresses import is_loopback
 from rhizome.errors import AuthenticationFailed
 from rhizome.ids import new_id
 from rhizome.render.outcomes import CannotRender
-from workers.engine.simulated.server import bodies
+from workers.engine.simulated.server import tokenizing
 from workers.engine.simulated.server.breaking import Breaking
 from workers.engine.simulated.server.exposition import CONTENT_TYPE, exposition
 from workers.engine.simulated.server.generation import Generation
@@ -195,11 +195,11 @@ class Routes:
         exchange.reply(200, b"", None)
 
     def _tokenize(self, exchange: Exchange) -> None:
-        body, fields = bodies.read_tokenize(exchange.request.body)
+        body, fields = tokenizing.read_tokenize(exchange.request.body)
         self._worker.check_model(body.model)
         words = self._worker.words
         try:
-            if isinstance(body, bodies.TokenizeChatBody):
+            if isinstance(body, tokenizing.TokenizeChatBody):
                 ids = words.renderer.chat_ids(fields)
             else:
                 ids = words.renderer.text(body.prompt, body.add_special_tokens)
@@ -215,7 +215,7 @@ class Routes:
         exchange.reply(200, _encode(answer))
 
     def _detokenize(self, exchange: Exchange) -> None:
-        body = bodies.read_detokenize(exchange.request.body)
+        body = tokenizing.read_detokenize(exchange.request.body)
         self._worker.check_model(body.model)
         try:
             text = self._worker.words.renderer.detokenize(body.tokens)
