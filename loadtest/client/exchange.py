@@ -17,6 +17,7 @@ from loadtest.workloads.requests import TracedRequest
 EVENT_BYTES_MAX = 4 * 2**20
 _ERROR_BYTES_MAX = 4096
 _DETAIL_MAX = 300
+_REFUSALS = ("queue_full", "queue_timeout")
 
 
 class _Details(msgspec.Struct):
@@ -163,7 +164,7 @@ class Exchange:
             self._fault(ErrorKind.UNREADABLE, str(error))
             return
         if told.error is not None:
-            self._fault(ErrorKind.STREAM_ERROR, str(told.error))
+            self._fault(_kind_of_event(told.error), str(told.error))
         if told.usage is not None:
             self._usage = told.usage
         if told.choices and (content := _content(told.choices[0])):
@@ -194,6 +195,12 @@ def _kind_of(status: int) -> ErrorKind:
     if 400 <= status < 500:
         return ErrorKind.HTTP_4XX
     return ErrorKind.HTTP_5XX if status >= 500 else ErrorKind.UNREADABLE
+
+
+def _kind_of_event(error: Any) -> ErrorKind:
+    """A stream that has had comments while it waited is refused by an event."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return ErrorKind.HTTP_429 if code in _REFUSALS else ErrorKind.STREAM_ERROR
 
 
 def _said(body: bytes) -> str:

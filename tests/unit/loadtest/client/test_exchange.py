@@ -88,6 +88,7 @@ def test_reasoning_and_tool_calls_are_content(delta: dict[str, object]) -> None:
         ([text("a")], ErrorKind.INCOMPLETE, "no end mark"),
         ([DONE], ErrorKind.INCOMPLETE, "no content"),
         ([text("a"), event({"error": {"message": "died"}}), DONE], ErrorKind.STREAM_ERROR, "died"),
+        ([b": on\n\n", event({"error": {"code": "queue_timeout"}})], ErrorKind.HTTP_429, "queue"),
         ([b"data: {oops\n\n"], ErrorKind.UNREADABLE, "malformed"),
     ],
 )
