@@ -15,6 +15,7 @@ import anthropic
 import openai
 import pytest
 import pytest_asyncio
+from openai.types.responses import ResponseCreatedEvent
 
 from rhizome.fleet.models import ModelSpec
 from rhizome.fleet.records import WorkerRecord, WorkerState
@@ -217,6 +218,22 @@ async def test_a_response_in_the_background_comes_to_its_end(clients: Clients) -
     found = await clients.openai.responses.retrieve(begun.id)
     assert found.status in ("completed", "incomplete")  # cut at four tokens
     assert found.output_text
+
+
+async def test_a_response_is_streamed_from_the_background_and_told_again(clients: Clients) -> None:
+    responses = clients.openai.responses
+    stream = await responses.create(
+        model="m", input="Tell me.", max_output_tokens=4, background=True, stream=True
+    )
+    told = [event async for event in stream]
+    assert isinstance(told[0], ResponseCreatedEvent)
+    again = await responses.retrieve(told[0].response.id, stream=True, starting_after=2)
+    assert [event async for event in again] == told[3:]
+    deltas = [event.delta for event in told if event.type == "response.output_text.delta"]
+    found = await responses.retrieve(told[0].response.id)
+    assert "".join(deltas) == found.output_text != ""
+    kept = await responses.create(model="m", input="Hi", max_output_tokens=2, store=True)
+    assert (await responses.retrieve(kept.id)).output_text == kept.output_text
 
 
 async def test_messages_are_created_streamed_and_counted(clients: Clients) -> None:
