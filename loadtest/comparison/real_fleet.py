@@ -87,7 +87,8 @@ def _command(plan: FleetPlan, port: int, place: WorkerPlace) -> list[str]:
     events = {
         "enable_kv_cache_events": True,
         "publisher": "zmq",
-        "endpoint": place.events,
+        # vLLM binds wildcards only; to anything else it connects, and nobody would be there.
+        "endpoint": place.events.replace(f"//{HOST}:", "//*:"),
         "replay_endpoint": place.replay,
         "topic": place.topic,
     }
