@@ -67,6 +67,11 @@ class Service:
     settings: RouterSettings
     clock: Clock
 
+    def require_model(self, name: str) -> None:
+        """Raises `UnknownModel` for a name of no model or product, `NotReady` if it may be one."""
+        if not self.products.knows(name) and not self.fleet.knows_model(name):
+            raise self.fleet.unknown(name)
+
     async def serve(self, call: Call, client: Client) -> None:
         """Answers the call on `client`.
 

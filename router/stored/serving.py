@@ -58,12 +58,20 @@ class Serves(Protocol):
     async def serve(self, call: Call, client: Client) -> None: ...
 
 
+class Generates(Serves, Protocol):
+    """A `Serves` that can tell beforehand whom it cannot answer."""
+
+    def require_model(self, name: str) -> None:
+        """Raises `UnknownModel` or `NotReady` for a name that nobody serves."""
+        ...
+
+
 class StoringService:
     """A `Serves` before another one. Calls that are no responses pass untouched."""
 
     def __init__(
         self,
-        service: Serves,
+        service: Generates,
         store: StoredResponses | None,
         settings: RouterSettings,
         tasks: Tasks,
@@ -226,6 +234,7 @@ class StoringService:
         """Answers at once; a stream follows the work, which does not end with it."""
         if asked.get("store") is False:
             raise InvalidRequest("'background' does not go without 'store'", param="background")
+        self._service.require_model(call.body.model)
         is_followed = asked.get("stream") is True
         if is_followed:
             self.retelling.require_room()

@@ -93,6 +93,17 @@ async def test_work_that_fails_says_why(http: httpx.AsyncClient, engine: FakeEng
     assert "no" in error["message"]
 
 
+async def test_a_model_that_is_not_there_is_said_at_once(http: httpx.AsyncClient) -> None:
+    body = {**HI, "model": "none", "background": True}
+
+    async def is_said() -> bool:
+        error = (await http.post("/v1/responses", json=body)).json()["error"]
+        assert error["code"] in ("not_ready", "model_not_found"), "the router may look yet"
+        return bool(error["code"] == "model_not_found")
+
+    await eventually(is_said)
+
+
 async def test_only_background_work_is_cancelled(http: httpx.AsyncClient) -> None:
     answer = await http.post(f"/v1/responses/{(await ask(http))['id']}/cancel")
     assert answer.status_code == 400
