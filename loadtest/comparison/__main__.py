@@ -16,7 +16,12 @@ from loadtest.comparison.fleet import FleetPlan
 from loadtest.comparison.peers import peers_directory
 from loadtest.comparison.priority import keep_family_at
 from loadtest.comparison.reports import write_all
-from loadtest.comparison.results import ComparisonResult, Findings, write_comparison
+from loadtest.comparison.results import (
+    REAL_ENGINES,
+    ComparisonResult,
+    Findings,
+    write_comparison,
+)
 from loadtest.comparison.rounds import Cell, Course, Watch, compare
 from loadtest.results import machine_facts
 from rhizome.clock import Clock, SystemClock
@@ -170,7 +175,7 @@ class Story:
             took_s=clock.wall_s() - self._begun_wall_s,
             machine=machine_facts(),
             versions={cell.contender.system: cell.contender.version for cell in self._cells},
-            profile=options.profile if options.engine == "simulated" else "real vLLM on the CPU",
+            profile=options.profile if options.engine == "simulated" else REAL_ENGINES,
             speed=options.speed,
             worker_count=options.workers,
             cells=self.findings.cells,

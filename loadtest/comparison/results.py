@@ -11,6 +11,8 @@ from loadtest.results import Machine, RunResult
 
 SCHEMA = "rhizome.loadtest.comparison/2"
 RESULT_FILE = "comparison.json"
+REAL_ENGINES = "real vLLM on the CPU"
+"""In place of a profile's name."""
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.comparison.measures import OVERHEAD, RELATIVE, SCHEDULING, Measure
-from loadtest.comparison.results import CellResult, ComparisonResult
+from loadtest.comparison.results import REAL_ENGINES, CellResult, ComparisonResult
 from loadtest.comparison.rows import Reading, Row, ratio_to, rows_of, unit_costs
 
 HEADS = ("contender", *(measure.head for measure in SCHEDULING), "errors")
@@ -99,10 +99,12 @@ def overhead_table(result: ComparisonResult) -> Table:
 
 def facts_of(result: ComparisonResult) -> str:
     """What was compared where, in one line."""
+    is_real = result.profile == REAL_ENGINES
+    engines = result.profile if is_real else f"simulated, profile {result.profile}"
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return (
-        f"{result.worker_count} simulated workers of profile {result.profile} at speed"
-        f" {result.speed:g}; {versions}; {result.machine.cores} cores, {result.machine.system},"
+        f"{result.worker_count} workers ({engines}) at speed {result.speed:g}; {versions};"
+        f" {result.machine.cores} cores, {result.machine.system},"
         f" Python {result.machine.python}; took {result.took_s / 60:.1f} min"
     )
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 
 from loadtest.comparison.reports import render_page, write_all
-from loadtest.comparison.results import ComparisonResult
+from loadtest.comparison.results import REAL_ENGINES, ComparisonResult
 from loadtest.comparison.tables import (
+    facts_of,
     load_tables,
     markdown_of,
     overhead_table,
@@ -55,3 +56,10 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "smg/<b>" not in page
+
+
+def test_the_workers_are_told_to_be_simulated_or_real() -> None:
+    simulated = comparison([cell()])
+    assert "1 workers (simulated, profile p)" in facts_of(simulated)
+    real = msgspec.structs.replace(simulated, profile=REAL_ENGINES)
+    assert f"1 workers ({REAL_ENGINES})" in facts_of(real)
