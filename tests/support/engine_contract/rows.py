@@ -45,6 +45,11 @@ class Row:
         return "completion_tokens" in self.free
 
     @property
+    def generates(self) -> bool:
+        """Whether an engine has to compute something for it, and tells of its cache."""
+        return self.path.startswith("/v1/") and not self.path.endswith(("/render", "/count_tokens"))
+
+    @property
     def verb(self) -> str:
         return self.method or ("GET" if self.body is None else "POST")
 
