@@ -28,9 +28,9 @@ from router.scheduling.choosing import choice, lowest, lowest_of_few
 from router.scheduling.prediction import prefill_ms, wait_ms
 from router.scheduling.types import Candidates, Choice, Floats, Lists, RoutingRequest
 
-PREFILL_WEIGHT = 0.05
+PREFILL_WEIGHT = 0.01
 DECODE_WEIGHT = 0.05
-DECODE_WEIGHT_PER_TOKEN = 0.0001
+DECODE_WEIGHT_PER_TOKEN = 0.00002
 TIE_SHARE = 0.02
 TIE_MS = 0.05
 
