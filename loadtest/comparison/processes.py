@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +52,11 @@ class Program:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        family = self._child.pid
+        assert family is not None, "it was started"
         await asyncio.shield(self._child.stop(_STOP_GRACE_S))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(family, signal.SIGKILL)
 
     async def until(self, ready: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
         """Waits until `ready`; raises `TargetUnusable` when it ends or is not ready in time."""

@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from loadtest.comparison.contenders import contender
 from loadtest.comparison.fleet import FleetPlan
+from loadtest.comparison.processes import Program
 from loadtest.comparison.results import Findings
 from loadtest.comparison.rounds import Cell, Course, Watch, compare
 from loadtest.comparison.scenarios import scenario
@@ -56,6 +58,20 @@ async def test_a_run_tells_latencies_balance_and_the_routers_cpu(tmp_path: Path)
     assert found.outside_engines_ms is not None
     assert found.fleet_lag_ms_p99 is not None
     assert len(told) == 1
+
+
+async def test_what_a_program_started_goes_with_it(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    command = ["/bin/sh", "-c", f"sleep 1000 & echo $! > {told}; wait"]
+
+    async def is_told() -> bool:
+        return told.exists() and told.read_text().endswith("\n")
+
+    async with Program("a program", command, tmp_path / "log", SystemClock()) as program:
+        await program.until(is_told, 60.0)
+        started = psutil.Process(int(told.read_text()))
+    gone, _ = await asyncio.to_thread(psutil.wait_procs, [started], 60.0)
+    assert gone == [started]
 
 
 async def test_a_fleet_that_cannot_start_costs_its_runs_only_and_says_why(tmp_path: Path) -> None:
