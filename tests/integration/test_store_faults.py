@@ -100,6 +100,24 @@ async def test_a_cancelled_command_does_not_spoil_its_connection(valkey_url: str
     await stores.close()
 
 
+async def test_a_cancellation_ends_a_task_wherever_its_command_is(valkey_url: str) -> None:
+    link = RedisLink(valkey_url, settings_for(valkey_url))
+
+    async def ask_for_ever() -> None:
+        while True:
+            await link.call("PING")
+
+    for steps in range(100):
+        asking = asyncio.ensure_future(ask_for_ever())
+        for _ in range(steps % 20):
+            await asyncio.sleep(0)
+        asking.cancel()
+        _, late = await asyncio.wait({asking}, timeout=20)
+        assert not late
+        assert asking.cancelled()
+    await link.close()
+
+
 async def test_a_wrong_password_is_said_without_the_password(server: EmbeddedValkey) -> None:
     url = f"redis://:not-the-password@127.0.0.1:{server.port}/0"
     with pytest.raises(StoreUnreachable, match="refuses our credentials") as caught:

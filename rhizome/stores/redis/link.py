@@ -88,27 +88,31 @@ class RedisLink:
 
     async def call(self, *command: Argument) -> Any:
         """The reply to one command."""
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                reply = await self._execute(*command)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self.unavailable(error) from error
-        self.note_up()
-        return reply
+        return await self._reply(self._execute(*command))
 
     async def run(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()
     ) -> Any:
         """The reply of a script; it reaches the server as a digest, or in full the first time."""
-        rest = (len(keys), *keys, *arguments)
+        return await self._reply(self._run(script, len(keys), *keys, *arguments))
+
+    async def _run(self, script: Script, *rest: Argument) -> Any:
+        try:
+            return await self._execute("EVALSHA", script.digest, *rest)
+        except NoScriptError:
+            return await self._execute("EVAL", script.text, *rest)
+
+    async def _reply(self, asking: Awaitable[Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(self.timeout_s):
-                try:
-                    reply = await self._execute("EVALSHA", script.digest, *rest)
-                except NoScriptError:
-                    reply = await self._execute("EVAL", script.text, *rest)
+                reply = await asking
         except (RedisError, OSError, TimeoutError) as error:
+            _raise_if_swallowed(task, cancelled)
             raise self.unavailable(error) from error
+        _raise_if_swallowed(task, cancelled)
         self.note_up()
         return reply
 
@@ -132,6 +136,16 @@ class RedisLink:
         if self._down:
             self._down = False
             _log.warning("%s is back", self._what)
+
+
+def _raise_if_swallowed(task: asyncio.Task[Any], cancelled: int) -> None:
+    """Cancels the task where a cancellation has been lost since it counted `cancelled` of them.
+
+    Before Python 3.12 `asyncio.wait_for`, with which redis-py sends, loses those that come at the
+    moment in which it is done.
+    """
+    if task.cancelling() > cancelled:
+        raise asyncio.CancelledError
 
 
 def _failing(error: Exception) -> str:
