@@ -162,12 +162,13 @@ def _of_unequal(rows: Rows, own: Row) -> list[Verdict]:
     """The first half of the workers is fast; by speed alone it would get three quarters."""
     half = len(own.shares) // 2
     at = int(_SPEED_KNOWN_S / WINDOW_S)
-    soon = sum(own.window_shares[at - 1][:half])
-    later = np.array(own.window_shares[at:])[:, :half].sum(axis=1).mean()
+    fast = np.array(own.window_shares)[:, :half].sum(axis=1)
+    soon = float(fast[1:at].mean())  # one window alone has some 300 requests: +-5 % by chance
+    later = fast[at:].mean()
     return [
         Verdict(
             case=own.case,
-            claim="share of the fast workers, 45 to 60 s after the start",
+            claim="share of the fast workers, 15 to 60 s after the start",
             value=soon,
             at_least=0.7,
         ),
