@@ -22,6 +22,7 @@ from rhizome.errors import ClusterError, MissingDependency
 from rhizome.ids import new_key
 
 _STARTED = "Ray runtime started"
+_PORT_TAKEN = "Failed to start the grpc server. The specified port is"
 _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _OBJECT_STORE_BYTES = 80_000_000  # nothing but small calls goes through Ray; its least is 75 MB
@@ -43,6 +44,10 @@ def ray_environment(token: Path) -> dict[str, str]:
 def leave_out_client_server(parameters: Any, _head: bool) -> None:
     """Ray's own hook: `ray start` has no flag that leaves its client server out."""
     parameters.ray_client_server_port = None
+
+
+class RayPortTaken(ClusterError):
+    """Somebody took the port between its choice and its use: another one will do."""
 
 
 class RayHead:
@@ -85,7 +90,7 @@ class RayHead:
         self.child.start()
 
     async def wait_started(self) -> None:
-        """Returns when a driver may connect; raises `ClusterError`."""
+        """Returns when a driver may connect; raises `RayPortTaken` or another `ClusterError`."""
         child = self._launched()
         deadline_s = self._clock.monotonic_s() + _READY_TIMEOUT_S
         while self._clock.monotonic_s() < deadline_s:
@@ -98,10 +103,12 @@ class RayHead:
         )
 
     def check(self) -> None:
-        """Raises `ClusterError` when Ray has ended: its workers have ended with it."""
+        """Raises `RayPortTaken` or another `ClusterError` when Ray has ended: its workers have
+        ended with it."""
         child = self._launched()
         if not child.running():
-            raise ClusterError(
+            taken = _PORT_TAKEN in child.log_tail(60)
+            raise (RayPortTaken if taken else ClusterError)(
                 f"Ray {child.explain_exit()}. The end of its log:\n{child.log_tail()}",
                 advice=f"See {child.log} and the logs in {self._directory}.",
             )

@@ -24,7 +24,7 @@ from cluster.local.memory import available_bytes, require_memory
 from cluster.local.next_steps import next_steps
 from cluster.local.ports import free_port
 from cluster.local.progress import Progress
-from cluster.local.ray_head import RayHead
+from cluster.local.ray_head import RayHead, RayPortTaken
 from cluster.local.readiness import FleetWait, router_url, wait_router
 from cluster.local.record import (
     ClusterRecord,
@@ -50,6 +50,7 @@ _WATCH_S = 0.2
 _ROUTER_TIMEOUT_S = 60.0
 _SERVICE_GRACE_S = 10.0
 _RAY_GRACE_S = 20.0
+_RAY_TRIES = 3
 
 
 async def supervise(
@@ -130,7 +131,7 @@ class LocalCluster:
             self._start_service("router", self._settings.router.shutdown_grace_s + 5.0)
             self._start_service("batch", _SERVICE_GRACE_S)
             with self._phase("Ray"):
-                await ray.wait_started()
+                await self._wait_ray(ray)
             self._start_service("controller", _SERVICE_GRACE_S)
             with self._phase("Router"):
                 await self._wait_router("/health/live")
@@ -167,7 +168,10 @@ class LocalCluster:
         return await open_stores(redis)
 
     def _launch_ray(self) -> RayHead:
-        port = free_port("127.0.0.1", frozenset({self._settings.router.port}))
+        router = self._settings.router
+        known = {router.port, router.metrics_port, router.admin.port}
+        known.add(self._settings.controller.metrics_port)
+        port = free_port("127.0.0.1", frozenset(known))
         self._ray = RayHead(self._files, port, environment=self._environment, clock=self._clock)
         controller = self._settings.controller.model_copy(update={"ray_address": self._ray.address})
         self._settings = self._settings.model_copy(update={"controller": controller})
@@ -175,6 +179,19 @@ class LocalCluster:
         write_private(self._files.settings, text)
         self._ray.launch()
         return self._ray
+
+    async def _wait_ray(self, ray: RayHead) -> None:
+        """Returns when it has started, with another port if its own was taken meanwhile."""
+        for _ in range(_RAY_TRIES - 1):
+            try:
+                await ray.wait_started()
+            except RayPortTaken:
+                self._say("Ray's port was taken meanwhile; it starts with another one")
+                await ray.stop(_RAY_GRACE_S)
+                ray = self._launch_ray()
+            else:
+                return
+        await ray.wait_started()
 
     async def _ask_for_workers(self, stores: Stores) -> None:
         """Starts from the numbers asked for now, whatever an earlier start ended with."""
