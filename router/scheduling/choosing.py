@@ -10,7 +10,7 @@ import numpy as np
 
 from router.scheduling.binding import should_wait
 from router.scheduling.prediction import predicted_ttft_ms
-from router.scheduling.types import Candidates, Choice, Floats, RoutingRequest, Scored
+from router.scheduling.types import Candidates, Choice, Floats, Ints, RoutingRequest, Scored
 
 
 class Reason(StrEnum):
@@ -33,18 +33,24 @@ class Reason(StrEnum):
     """A later one in the session's order, since those before it had too much to do."""
 
 
-def lowest(costs: Floats, rng: Random, tolerance: float = 0.0) -> tuple[int, Reason]:
-    """The position of the lowest cost, drawn evenly among those within `tolerance` of it."""
+def lowest(
+    costs: Floats, rng: Random, tolerance: float = 0.0, loads: Ints | None = None
+) -> tuple[int, Reason]:
+    """The position of the lowest cost, drawn evenly among those within `tolerance` of it; of
+    these, if `loads` are given, only among those with the least load."""
     if len(costs) == 1:
         return 0, Reason.ONLY_CANDIDATE
     tied = np.flatnonzero(costs <= costs.min() + tolerance)
     if len(tied) == 1:
         return int(tied[0]), Reason.LOWEST_COST
+    if loads is not None:
+        of_tied = loads[tied]
+        tied = tied[of_tied == of_tied.min()]
     return int(tied[int(rng.random() * len(tied))]), Reason.TIE
 
 
 def lowest_of_few(
-    costs: Sequence[float], rng: Random, tolerance: float = 0.0
+    costs: Sequence[float], rng: Random, tolerance: float, loads: Sequence[int]
 ) -> tuple[int, Reason]:
     """The same for a few costs that are no array."""
     if len(costs) == 1:
@@ -53,6 +59,8 @@ def lowest_of_few(
     tied = [at for at, cost in enumerate(costs) if cost <= limit]
     if len(tied) == 1:
         return tied[0], Reason.LOWEST_COST
+    least = min([loads[at] for at in tied])
+    tied = [at for at in tied if loads[at] == least]
     return tied[int(rng.random() * len(tied))], Reason.TIE
 
 

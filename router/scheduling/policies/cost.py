@@ -17,7 +17,8 @@
 
 Every term is continuous: affinity gives way when a queue costs more than a prefill, per request and
 without a switch, so hot prefixes spread by themselves. Costs within 2 % are noise of the learned
-speeds; the draw among them keeps equal workers evenly used.
+speeds: among them the fewest requests in flight decide, and then a draw, which keeps equal workers
+evenly used.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ class CostPolicy:
         costs: Floats | list[float]
         if candidates.lists is not None:
             costs = _costs_of_few(request, candidates.lists)
-            at, reason = lowest_of_few(costs, rng, TIE_MS + TIE_SHARE * min(costs))
+            tolerance = TIE_MS + TIE_SHARE * min(costs)
+            at, reason = lowest_of_few(costs, rng, tolerance, candidates.lists.in_flight)
         else:
             costs = cost_ms(request, candidates)
-            at, reason = lowest(costs, rng, TIE_MS + TIE_SHARE * float(costs.min()))
+            tolerance = TIE_MS + TIE_SHARE * float(costs.min())
+            at, reason = lowest(costs, rng, tolerance, candidates.in_flight)
         return choice(request, candidates, costs, at, reason, binds_late=True)
 
 
