@@ -12,7 +12,10 @@ from typing import cast
 
 import httptools
 
+from rhizome.clock import SystemClock
+
 PATH = "/v1/chat/completions"
+_now_s = SystemClock.monotonic_s  # a loop of uvloop counts whole milliseconds
 
 
 @dataclass(slots=True)
@@ -44,7 +47,7 @@ class Asker(asyncio.Protocol):
     def ask(self, data: bytes, ended: Callable[[Asker], None]) -> None:
         self._ended = ended
         self._last_s = 0.0
-        self._sent_s = self._loop.time()
+        self._sent_s = _now_s()
         if self._transport.is_closing():
             self._loop.call_soon(self._end, False)
         else:
@@ -62,7 +65,7 @@ class Asker(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._keep_gaps:
-            now_s = self._loop.time()
+            now_s = _now_s()
             if self._last_s:
                 self._tally.gaps_s.append(now_s - self._last_s)
             self._last_s = now_s
@@ -82,7 +85,7 @@ class Asker(asyncio.Protocol):
         ended, self._ended = self._ended, None
         if is_good:
             self._tally.done += 1
-            self._tally.latencies_s.append(self._loop.time() - self._sent_s)
+            self._tally.latencies_s.append(_now_s() - self._sent_s)
         else:
             self._tally.failed += 1
         if ended is not None:

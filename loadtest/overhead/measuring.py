@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import islice
 
@@ -22,6 +23,9 @@ _CONNECTIONS = 8
 _STREAMS = 64
 _RATE_PER_S = 300.0
 _LAG = "router_loop_lag_seconds"
+_PACE_MS = 50
+_BEGUN, _NOT_ENDED = 0.25, 0.9
+"""Shares of the time that a stream lasts, between which all of them run."""
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,16 +108,21 @@ async def latency(port: int, seed: int, scale: float) -> Latency:
 async def streams(
     program: MeasuredProgram, port: int, metrics: int | None, count: int, tokens: int
 ) -> Streams:
-    """So many streams at once, each with so many tokens."""
-    shape = Shape("streams", 200, tokens=tokens, pace_ms=50)
+    """So many streams at once, each with so many tokens; the lag is that between their common
+    beginning and their common end."""
+    shape = Shape("streams", 200, tokens=tokens, pace_ms=_PACE_MS)
     load = Load(port, KEY, made(shape, 1, count))
-    before = await _lags(metrics)
     before_s = program.cpu_s()
-    tally = await load.closed(count, count)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(load.closed(count, count))
+        lasts_s = tokens * _PACE_MS / 1000
+        await asyncio.sleep(lasts_s * _BEGUN)
+        before = await _lags(metrics)
+        await asyncio.sleep(lasts_s * (_NOT_ENDED - _BEGUN))
+        after = await _lags(metrics)
+    tally = running.result()
     used_s = program.cpu_s() - before_s
-    lags = {
-        bound: number - before.get(bound, 0.0) for bound, number in (await _lags(metrics)).items()
-    }
+    lags = {bound: number - before.get(bound, 0.0) for bound, number in after.items()}
     return Streams(
         streams=count,
         dropped=tally.failed,
