@@ -56,6 +56,11 @@ class Call(msgspec.Struct, eq=False):
             accepted_at_s=self.accepted_at_s,
         )
 
+    def stop_comments(self) -> None:
+        """The first token has come, or nothing will."""
+        if self.comments is not None:
+            self.comments.stop()
+
     @property
     def path(self) -> str:
         """The metric label `route`."""

@@ -125,8 +125,7 @@ class Delivery:
             "what was sent is incomplete, send the request again"
         )
         _log.warning("request %s broke off: %s", call.request_id, error.message)
-        if call.comments is not None:
-            call.comments.stop()
+        call.stop_comments()
         client.end(call.endpoint.dialect.error_event(ended))
         return ended
 
@@ -224,7 +223,7 @@ class _Attempt:
         self.has_failed = scanner.failed
         if not (scanner.done or scanner.failed):
             raise WorkerUnreachable("the worker ended its stream without an end mark")
-        self._stop_comments()
+        self._call.stop_comments()
         self._client.end()
 
     def left(self) -> None:
@@ -241,13 +240,9 @@ class _Attempt:
                 self._connection.await_token()
             return
         self.has_token = True
-        self._stop_comments()
+        self._call.stop_comments()
         if self.began is not None:
             self.began()
-
-    def _stop_comments(self) -> None:
-        if self._call.comments is not None:
-            self._call.comments.stop()
 
     def _begin(self) -> None:
         """The first byte of a stream."""
@@ -270,7 +265,7 @@ class _Attempt:
         call.status = self._status
         call.usage = call.endpoint.dialect.usage(body)
         self.has_relayed = True
-        self._stop_comments()
+        self._call.stop_comments()
         if client.started:  # by comments: the answer to a stream that the worker refused
             client.end(b"data: " + b"".join(body.splitlines()) + b"\n\n")
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from rhizome.render.outcomes import Rendered, Why
+from rhizome.render.outcomes import Rendered
 from rhizome.settings.tree import PrefixSettings
 from router.prefix.hashing import block_hashes, byte_block_hashes, root_hash
 
@@ -63,7 +63,7 @@ class RenderedPrompt:
         self.tokens = max(1, round(length))
         """Estimated from bytes in approximate mode."""
         self.has_tokens = ids is not None
-        self.exact = rendered.why is Why.EXACT
+        self.exact = rendered.exact
 
     @property
     def units(self) -> Sequence[int] | bytes:
