@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 
 import pytest
 
@@ -12,7 +11,7 @@ from rhizome.clock import SystemClock
 from rhizome.wire.kv_events import AllBlocksCleared, KVEvent
 from router.trust.causes import Cause, State
 from tests.support.engine_contract.engines import write_tokenizer
-from tests.support.mismatch import BLOCK, MODEL, Rig, rigged
+from tests.support.mismatch import BLOCK, MODEL, rigged
 from tests.support.mismatches import (
     Models,
     adds,
@@ -32,10 +31,6 @@ pytestmark = pytest.mark.integration
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     directory = write_tokenizer(tmp_path_factory.mktemp("models") / "model")
     return Models(directory, Words(directory, SystemClock()))
-
-
-def checked_since(rig: Rig, checks: int) -> bool:
-    return rig.trust.checks > checks
 
 
 async def test_hashes_of_another_seed_cost_one_start_and_no_trust(models: Models) -> None:
@@ -92,8 +87,7 @@ async def test_a_cache_that_was_cleared_without_a_word_is_noticed_in_three_reque
         await rig.is_exact()
         prompts = [chat(turn) for turn in range(3)]
         for path, body in prompts:
-            await rig.ask(body, path)
-        await rig.asked_until(lambda trust: trust.checks >= 5, chat)
+            await rig.ask_checked(body, path)
         rig.events.change = lambda told: [
             one for one in told if not isinstance(one, AllBlocksCleared)
         ]
@@ -102,9 +96,7 @@ async def test_a_cache_that_was_cleared_without_a_word_is_noticed_in_three_reque
         index = rig.api.router.dispatcher.index
         held = index.block_count("w0")
         for number, (path, body) in enumerate(prompts, start=1):
-            checks = rig.trust.checks
-            await rig.ask(body, path)
-            await eventually(partial(checked_since, rig, checks))
+            await rig.ask_checked(body, path)
             assert (rig.trust.state is State.EXACT) == (number < 3)
         assert rig.trust.cause is Cause.DEAD_BLOCKS
         assert index.block_count("w0") < held, "what was proven wrong is forgotten"
@@ -133,8 +125,7 @@ async def test_a_new_worker_is_probed_before_traffic_and_a_wrong_one_says_why(
         rig.join()
         await rig.is_exact()
         assert rig.door.asked == 2
-        api = rig.api
-        await eventually(lambda: api.counted("router_trust_probes_total", end="checked") == 1)
+        assert rig.api.counted("router_trust_probes_total", end="checked") == 1
         assert rig.api.counted("router_trust_state", target="w0", state="exact") == 1
         rig.api.router.fleet.remove("w0", "test", 0.0)
         rig.join(block_size=2 * BLOCK)

@@ -181,8 +181,20 @@ class Rig:
             assert answer.status == 200, said
             return said
 
+    async def ask_checked(self, body: Body, path: str = "/v1/chat/completions") -> None:
+        """One answered request whose worker's events were looked at before this returns."""
+        checks = self.trust.checks
+        await self.ask(body, path)
+        await eventually(lambda: self.trust.checks > checks)
+
     async def is_exact(self, within_s: float = 10.0) -> None:
-        await eventually(lambda: self.trust.state is State.EXACT, within_s)
+        """Trust has come, and the probe has ended: its first question is enough for trust."""
+
+        def proven() -> bool:
+            probed = self.api.counted("router_trust_probes_total", end="checked")
+            return self.trust.state is State.EXACT and probed > 0
+
+        await eventually(proven, within_s)
 
     async def asked_until(
         self, claim: Callable[[Trust], bool], *asks: Callable[[int], tuple[str, Body]]
