@@ -288,7 +288,9 @@ class Dispatcher:
         if not self._patience.is_over(now_s):
             try:
                 board = self.standings.of(job.model)
-                offered = board.candidates(job.prompt, job.priority, job.excluded, now_s)
+                offered = board.candidates(
+                    job.prompt, job.priority, job.excluded, now_s, again=job.has_waited
+                )
                 return offered, board.target
             except Exception as error:
                 self.faults.caught(Part.STANDINGS, error)

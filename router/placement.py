@@ -29,6 +29,8 @@ class Job(msgspec.Struct, eq=False):
     """Workers that failed this request already."""
     entered_at_s: float = 0.0
     """When it asked to be placed."""
+    has_waited: bool = False
+    """Whether it was not placed at once, so that it is looked at again and again."""
     awaits_place_since_s: float | None = None
     """When it was first kept for a place at a full worker though others had room."""
     decision: Decision | None = None

@@ -13,25 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from rhizome.settings.tree import AdmissionSettings, PrefixSettings
 from router.admission.classes import Priority
 from router.faults import Faults, Part
 from router.fleet import Fleet, Target
 from router.load_columns import FewLoads, LoadSources, ManyLoads
+from router.match_columns import FewMatches, ManyMatches, MatchSources
 from router.peers.view import PeerView, nobody
-from router.prefix.credit import TierWorth, usable_blocks
+from router.prefix.credit import TierWorth
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
 from router.scheduling.load import LoadBook
 from router.scheduling.speeds import LearnedSpeeds
 from router.scheduling.types import FEW, Candidates, FewCandidates, Floats, Ints, Lists
 from router.trust.book import TrustBook
-
-Rows = npt.NDArray[np.intp]
-_MATCH_KEPT_S = 0.1
-_MATCHES_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +62,14 @@ class Board:
         self.names = [target.target_id for target in targets]
         self._row_of = {name: row for row, name in enumerate(self.names)}
         count = len(targets)
-        loads = FewLoads if count <= FEW else ManyLoads
+        loads, matches = (FewLoads, FewMatches) if count <= FEW else (ManyLoads, ManyMatches)
         self.loads = loads(LoadSources(sources.fleet, sources.book, sources.peers), targets)
+        self.matches = matches(MatchSources(sources.index, sources.trust, sources.tiers), targets)
         self._prefill_tokens_per_s = np.ones(count)
         self._overhead_ms = np.zeros(count)
         self._attention_tokens = np.ones(count)
         self._is_learned = np.zeros(count, np.bool_)
         self._decode_step_ms = np.ones(count)
-        self._credit_scale = np.ones(count)
         self._first_token_unknown = np.ones(count, np.bool_)
         self._decode_step_unknown = np.ones(count, np.bool_)
         self._room = {
@@ -85,28 +81,36 @@ class Board:
         self._room_of_few = {priority: room.tolist() for priority, room in self._room.items()}
         self._speeds: _Speeds | None = None
         """The columns of speeds as lists; None since one has changed."""
-        self._slots = np.array([sources.index.slot_of(name) for name in self.names], np.intp)
-        self._rows_of_size = _rows_of_size(targets)
-        self._matches: dict[Prompt, tuple[float, Ints]] = {}
-        self._no_match = [0] * count
         for row in range(count):
             self.loads.refresh(row)
             self.refresh_speeds(row)
-            self.refresh_trust(row)
         self.refresh_unknown_speeds()
 
     def candidates(
-        self, prompt: Prompt, priority: Priority, excluded: set[str], now_s: float
+        self,
+        prompt: Prompt,
+        priority: Priority,
+        excluded: set[str],
+        now_s: float,
+        *,
+        again: bool = False,
     ) -> Candidates:
-        """All targets but those of excluded workers; good until the next change."""
-        loads = self.loads
-        if isinstance(loads, FewLoads):
-            candidates: Candidates = self._few(loads, prompt, priority, now_s)
+        """All targets but those of excluded workers; good until the next change. `again` is for
+        prompts that wait: they are not matched anew each time."""
+        loads, matches = self.loads, self.matches
+        try:
+            matched = matches.tokens(prompt, now_s, again=again)
+        except Exception as error:
+            self._sources.faults.caught(Part.INDEX, error)
+            matched = matches.none
+        if isinstance(matched, list):
+            assert isinstance(loads, FewLoads)
+            candidates: Candidates = self._few(loads, matched, priority, now_s)
         else:
-            matched = self._match_tokens(prompt, now_s)
+            assert isinstance(loads, ManyLoads)
             candidates = Candidates(
                 self.names,
-                np.zeros(len(self.names), np.int64) if matched is None else matched,
+                matched,
                 loads.in_flight,
                 self._room[priority],
                 loads.tokens_left(now_s, self._prefill_tokens_per_s),
@@ -122,7 +126,7 @@ class Board:
         return candidates.where([one.record.worker_id not in excluded for one in self.targets])
 
     def _few(
-        self, loads: FewLoads, prompt: Prompt, priority: Priority, now_s: float
+        self, loads: FewLoads, matched: list[int], priority: Priority, now_s: float
     ) -> FewCandidates:
         """All targets, as lists."""
         speeds = self._speeds
@@ -134,9 +138,8 @@ class Board:
                 self._attention_tokens.tolist(),
                 self._is_learned.tolist(),
             )
-        matched = self._match_tokens(prompt, now_s)
         lists = Lists(
-            self._no_match if matched is None else matched.tolist(),
+            matched,
             loads.in_flight,
             self._room_of_few[priority],
             loads.tokens_left(now_s, speeds.prefill_tokens_per_s),
@@ -184,18 +187,13 @@ class Board:
             name = self.names[int(unknown.argmax())]
             self._decode_step_ms[unknown] = self._speed(speeds.decode_step_ms(name), 20.0)
 
-    def refresh_trust(self, row: int) -> None:
-        """Reads again what a predicted token of the target is worth."""
-        self._credit_scale[row] = self._sources.trust.credit_scale(self.names[row])
-        self._scales_credit = bool((self._credit_scale < 1.0).any())
-
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if a row is not what its sources say."""
-        before = [column.copy() for column in self._columns()]
+        before = [list(column) for column in self._columns()]
         for row in range(len(self.targets)):
             self.loads.refresh(row)
             self.refresh_speeds(row)
-            self.refresh_trust(row)
+            self.matches.refresh(row)
         for old, new in zip(before, self._columns(), strict=True):
             assert np.array_equal(old, new)
 
@@ -206,7 +204,7 @@ class Board:
             self._overhead_ms,
             self._attention_tokens,
             self._decode_step_ms,
-            self._credit_scale,
+            self.matches.credit_scale,
         )
 
     def _speed(self, learned: float, stand_in: float) -> float:
@@ -215,50 +213,6 @@ class Board:
             return learned
         self._sources.faults.note(Part.SPEEDS, f"a learned speed of {learned}")
         return stand_in
-
-    def _match_tokens(self, prompt: Prompt, now_s: float) -> Ints | None:
-        """Credit of each target, scaled by the trust in it; None if nobody has any, or if the index
-        fails."""
-        try:
-            tokens = self._lately_matched(prompt, now_s)
-        except Exception as error:
-            self._sources.faults.caught(Part.INDEX, error)
-            return None
-        if tokens is not None and self._scales_credit:
-            return (tokens * self._credit_scale).astype(np.int64)
-        return tokens
-
-    def _lately_matched(self, prompt: Prompt, now_s: float) -> Ints | None:
-        """As `_matched`, but as it was a moment ago for a prompt that is looked at again and again
-        because it waits."""
-        known = self._matches.get(prompt)
-        if known is not None and now_s - known[0] < _MATCH_KEPT_S:
-            return known[1]
-        tokens = self._matched(prompt, now_s)
-        if tokens is not None:
-            self._matches.pop(prompt, None)
-            self._matches[prompt] = (now_s, tokens)
-            if len(self._matches) > _MATCHES_MAX:
-                del self._matches[next(iter(self._matches))]
-        return tokens
-
-    def _matched(self, prompt: Prompt, now_s: float) -> Ints | None:
-        """Credit of each target in full trust; the prompt is matched once per block size in use."""
-        index = self._sources.index
-        tokens: Ints | None = None
-        for block_size, rows in self._rows_of_size:
-            hashes = prompt.hashes(block_size)
-            if index.holds_none(hashes, now_s):
-                continue
-            per_block = prompt.block_tokens(block_size)
-            usable = hashes[: usable_blocks(per_block, prompt.tokens)]
-            slots = index.match_tiers(usable, now_s).worth(self._sources.tiers)
-            if len(self._rows_of_size) == 1:
-                return slots[self._slots] * per_block
-            if tokens is None:
-                tokens = np.zeros(len(self.targets), np.int64)
-            tokens[rows] = slots[self._slots[rows]] * per_block
-        return tokens
 
 
 @dataclass(slots=True)
@@ -327,7 +281,7 @@ class Standings:
                 board.refresh_unknown_speeds()
             sources.speeds.changed.clear()
         for board, row in self._places_of(sources.trust.changed):
-            board.refresh_trust(row)
+            board.matches.refresh(row)
         sources.trust.changed.clear()
 
     def _places_of(self, names: Iterable[str]) -> list[tuple[Board, int]]:
@@ -345,11 +299,3 @@ def tiers_of(settings: PrefixSettings) -> TierWorth:
     """What blocks in slower tiers are worth; a store never more than the CPU's memory."""
     host = settings.host_tier_worth
     return TierWorth(host=host, storage=min(host, settings.storage_tier_worth))
-
-
-def _rows_of_size(targets: tuple[Target, ...]) -> list[tuple[int | None, Rows]]:
-    """The rows of each block size in use."""
-    rows: dict[int | None, list[int]] = {}
-    for row, target in enumerate(targets):
-        rows.setdefault(target.record.block_size, []).append(row)
-    return [(size, np.array(of_size, np.intp)) for size, of_size in rows.items()]

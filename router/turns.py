@@ -79,6 +79,7 @@ class Turns:
         Raises `QueueFull`.
         """
         now_s = self._clock.monotonic_s()
+        job.has_waited = True
         ticket = self._line.offer(
             job.model,
             job.priority,

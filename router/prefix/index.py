@@ -192,6 +192,17 @@ class PrefixIndex:
             for holder in self._holders_in(mask)
         }
 
+    def endings(self, hashes: Sequence[int], now_s: float) -> list[tuple[int, int]] | None:
+        """The same by masks of slots (see `slot_of`), no slot in two; None where slower tiers hold
+        blocks, too (see `match_tiers`)."""
+        if self.holds_none(hashes, now_s):
+            return []
+        if self._slower_tiers():
+            return None
+        if self._layouts or len(self._layers) > 1 or len(self._layers[PLAIN]):
+            return list(self._endings(self._columns(hashes, now_s)))
+        return self._predictions.endings(hashes)
+
     def match_slots(self, hashes: Sequence[int], now_s: float) -> Ints:
         """The same as one number for each slot (see `slot_of`), and a last one that is 0."""
         return self._by_slots(self._endings(self._columns(hashes, now_s)))

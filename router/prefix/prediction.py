@@ -18,7 +18,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice, repeat
 from typing import NamedTuple
 
 EXPIRED_AT_ONCE_MAX = 4096
@@ -89,6 +89,23 @@ class Predictions:
             return len(expiry)
         return len(assumed.used_s) + sum(block not in assumed.used_s for block in expiry)
 
+    def endings(self, hashes: Sequence[int]) -> list[tuple[int, int]]:
+        """Masks of slots, no slot in two, with the number of leading blocks predicted for them; to
+        be read after `expire`."""
+        held, depth, found = -1, 0, []
+        for mask, run in groupby(map(self.blocks.get, hashes, repeat(0))):
+            still = held & mask
+            if still != held:
+                if depth:
+                    found.append((held ^ still, depth))
+                if not still:
+                    return found
+                held = still
+            depth += len(list(run))
+        if depth:
+            found.append((held, depth))
+        return found
+
     def add(self, slot: int, hashes: Sequence[int], expires_at_s: float) -> None:
         """Predicts the blocks until `expires_at_s`; a later time already set stays."""
         expiry = self._expiry.setdefault(slot, {})
@@ -111,13 +128,13 @@ class Predictions:
         used_s = assumed.used_s
         ends_sooner = not used_s or kept.lifetime_s < assumed.lifetime_s
         assumed.lifetime_s, blocks_max = kept
-        fresh: list[int] = []
-        for block in reversed(hashes):  # an engine drops a prompt from its end on
-            if used_s.pop(block, None) is None:
-                fresh.append(block)
-            used_s[block] = now_s
-        self._assumptions += len(fresh)
-        self._include(fresh, 1 << slot)
+        used_now = dict.fromkeys(reversed(hashes), now_s)  # an engine drops a prompt from its end
+        before = [*map(used_s.pop, used_now, repeat(None))]
+        used_s.update(used_now)
+        if None in before:
+            fresh = [block for block, known in zip(used_now, before, strict=True) if known is None]
+            self._assumptions += len(fresh)
+            self._include(fresh, 1 << slot)
         if blocks_max is not None and len(used_s) > blocks_max:
             self._forget(slot, list(islice(used_s, len(used_s) - blocks_max)))
         if ends_sooner and assumed.ends_s < assumed.look_s:

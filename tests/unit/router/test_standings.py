@@ -12,6 +12,7 @@ from router.admission.classes import Priority
 from router.faults import Faults
 from router.fleet import EngineLoad, Fleet
 from router.prefix.index import PrefixIndex
+from router.prefix.prediction import Kept
 from router.prompt import RenderedPrompt
 from router.scheduling.load import LoadBook
 from router.scheduling.speeds import LearnedSpeeds
@@ -57,15 +58,16 @@ class Bench:
         priority: Priority = Priority.INTERACTIVE,
         now_s: float = 0.0,
     ) -> Candidates:
-        rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
-        prompt = RenderedPrompt(rendered, None, PrefixSettings())
         board = self.standings.of("m")
         board.check_invariants()
-        return board.candidates(prompt, priority, set(excluded), now_s)
+        return board.candidates(self.prompt(tokens), priority, set(excluded), now_s)
+
+    def prompt(self, tokens: int) -> RenderedPrompt:
+        rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
+        return RenderedPrompt(rendered, None, PrefixSettings())
 
     def hashes(self, tokens: int, block_size: int) -> list[int]:
-        rendered = Rendered(list(range(tokens)), b"", Why.EXACT)
-        return RenderedPrompt(rendered, None, PrefixSettings()).hashes(block_size)
+        return self.prompt(tokens).hashes(block_size)
 
 
 def test_what_is_booked_is_seen_and_what_is_released_is_gone() -> None:
@@ -156,3 +158,34 @@ def test_room_is_smaller_for_batch_work() -> None:
     bench = Bench()
     assert set(bench.candidates().in_flight_max.tolist()) == {4}
     assert set(bench.candidates(priority=Priority.BATCH).in_flight_max.tolist()) == {2}
+
+
+def test_a_match_is_the_same_among_few_targets_and_among_many() -> None:
+    few, many = Bench(), Bench()
+    for number in range(20):
+        many.add(f"more{number}")
+    for bench in (few, many):
+        bench.index.store("a", bench.hashes(100, 16)[:4])
+        bench.index.predict("b", bench.hashes(100, 16)[:2], 10.0)
+        bench.index.assume("c", bench.hashes(100, 16), 0.0, Kept(10.0))
+        assert bench.candidates().match_tokens.tolist()[:3] == [64, 32, 96]
+        bench.index.clear("a")
+        assert bench.candidates().match_tokens.tolist()[:3] == [0, 32, 96]
+        assert bench.candidates(now_s=20.0).match_tokens.tolist()[:3] == [0, 0, 0]
+
+
+def test_a_prompt_that_waits_is_matched_anew_only_after_a_moment() -> None:
+    bench = Bench()
+    prompt = bench.prompt(100)
+    board = bench.standings.of("m")
+
+    def matched(now_s: float, *, again: bool) -> list[int]:
+        found = board.candidates(prompt, Priority.INTERACTIVE, set(), now_s, again=again)
+        tokens: list[int] = found.match_tokens.tolist()
+        return tokens
+
+    assert matched(0.0, again=True) == [0, 0, 0]
+    bench.index.store("a", bench.hashes(100, 16))
+    assert matched(0.01, again=True) == [0, 0, 0]
+    assert matched(0.01, again=False) == [96, 0, 0]
+    assert matched(1.0, again=True) == [96, 0, 0]
