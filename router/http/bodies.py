@@ -6,8 +6,10 @@ wrong beyond doubt. Unknown fields are kept. Every refusal names the field and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import msgspec
@@ -34,6 +36,8 @@ _SESSION_CHARS_MAX = 256
 _REPORT_MODE = "kv_cache_report_mode"
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}}'
 _encoder = msgspec.json.Encoder()
+_ROLE_AND_CONTENT = itemgetter("role", "content")
+_ROLE = itemgetter(0)
 
 
 class EngineBody(msgspec.Struct, frozen=True):
@@ -56,6 +60,8 @@ class EngineBody(msgspec.Struct, frozen=True):
     """Whether `fields` are no longer those of `raw`."""
     content_type: str = "application/json"
     """What an engine is told that it gets."""
+    texts: Sequence[tuple[str, str]] | None = None
+    """Role and text of each of the messages, if it is known that these have nothing else."""
 
     @property
     def stream(self) -> bool:
@@ -167,9 +173,12 @@ def read_chat(data: bytes) -> ChatBody:
     """A body of `/v1/chat/completions`; raises `MalformedBody` or `InvalidRequest`."""
     fields = decode_object(data)
     model = model_of(fields)
-    check_messages(fields.get("messages"))
+    messages = fields.get("messages")
+    texts = _texts_of(messages)
+    if texts is None:
+        check_messages(messages)
     _check_each(fields, _CHAT)
-    return ChatBody(data, fields, model)
+    return ChatBody(data, fields, model, texts=texts)
 
 
 def read_completion(data: bytes) -> CompletionBody:
@@ -209,8 +218,6 @@ def check_messages(messages: Any) -> None:
             param="messages",
         )
     for index, message in enumerate(messages):
-        if _is_plain(message):
-            continue
         if not isinstance(message, dict):
             raise InvalidRequest(
                 f"message {index} must be an object with 'role' and 'content', "
@@ -226,14 +233,18 @@ def check_messages(messages: Any) -> None:
         _check_content(message.get("content"), f"messages.{index}.content")
 
 
-def _is_plain(message: Any) -> bool:
-    """Whether it has a role and a text, as most have."""
-    return (
-        type(message) is dict
-        and type(message.get("content")) is str
-        and type(role := message.get("role")) is str
-        and role != ""
+def _texts_of(messages: Any) -> list[tuple[str, str]] | None:
+    """Role and text of each message, if they have these two and nothing else, as most have."""
+    try:
+        texts = [*map(_ROLE_AND_CONTENT, messages)]
+    except (KeyError, TypeError):
+        return None
+    has_text_alone = (
+        set(map(len, messages)) == {2}
+        and set(map(type, chain.from_iterable(texts))) == {str}
+        and all(map(_ROLE, texts))
     )
+    return texts if has_text_alone else None
 
 
 def _check_content(content: Any, param: str) -> None:
@@ -293,5 +304,6 @@ def _check_each(
     for name in fields:
         if name in rules:
             check(fields, name, *rules[name])
-    options = fields.get("stream_options") or {}
-    check(options, "include_usage", is_flag, "true or false", within="stream_options.")
+    options = fields.get("stream_options")
+    if options:
+        check(options, "include_usage", is_flag, "true or false", within="stream_options.")

@@ -95,7 +95,7 @@ class MediaFetcher:
 
     async def inlined(self, body: EngineBody) -> EngineBody:
         """The body without URLs of media; raises `MediaRefused` or `MediaUnavailable`."""
-        if not may_refer(body.fields):
+        if not may_refer(body.fields, beside=None if body.texts is None else "messages"):
             return body
         urls = references(body.fields)
         if not urls:

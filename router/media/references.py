@@ -28,12 +28,12 @@ _KEYS = frozenset({"audio_url", "file_url", "image_url", "video_url"})
 _DATA = "data:"
 
 
-def may_refer(fields: Mapping[str, Any]) -> bool:
-    """False only if no URL of media can be in the body: much cheaper than to look, since the text
-    of plain messages is not read."""
+def may_refer(fields: Mapping[str, Any], *, beside: str | None = None) -> bool:
+    """False only if no URL of media can be in the body, `beside` one field that has none: much
+    cheaper than to look, since the text of plain messages is not read."""
     for name in _PLACES.intersection(fields):
         value = fields[name]
-        if value is not None and _may_refer(value):
+        if name != beside and value is not None and _may_refer(value):
             return True
     return False
 

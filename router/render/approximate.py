@@ -7,13 +7,16 @@ then each message with its role. Media count by a digest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
 import xxhash
 
 _encoder = msgspec.json.Encoder()
+_BEFORE = frozenset({"tools", "system", "instructions"})
+"""Fields that come before the messages."""
 _FIELDS = (
     "name",
     "tool_call_id",
@@ -26,8 +29,15 @@ _FIELDS = (
 )
 
 
-def render_approximate(fields: Mapping[str, Any]) -> bytes:
-    """Bytes of a body that generates, in whose API ever; never raises for a decoded JSON object."""
+def render_approximate(
+    fields: Mapping[str, Any], texts: Sequence[tuple[str, str]] | None = None
+) -> bytes:
+    """Bytes of a body that generates, in whose API ever; never raises for a decoded JSON object.
+
+    `texts` are role and text of its messages, if it is known that these have nothing else.
+    """
+    if texts is not None and _BEFORE.isdisjoint(fields):
+        return ("\0" + "\0".join(chain.from_iterable(texts))).encode("utf-8", "replace")
     for conversation in ("messages", "input"):
         if conversation in fields:
             return _chat(fields, fields[conversation])

@@ -65,7 +65,7 @@ class Rendering:
         if not isinstance(body, ChatBody | CompletionBody):
             return Rendered(None, b"", Why.NO_PROMPT)
         if self._renderer is None and isinstance(body, ChatBody):
-            return Rendered(None, render_approximate(body.fields), Why.NO_TOKENIZER)
+            return Rendered(None, render_approximate(body.fields, body.texts), Why.NO_TOKENIZER)
         try:
             parts = await self._parts(body)
         except CannotRender as error:

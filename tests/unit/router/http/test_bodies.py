@@ -245,3 +245,22 @@ def test_a_client_cannot_make_the_engine_announce_its_blocks_again() -> None:
     }
     sent = msgspec.json.decode(read_chat(msgspec.json.encode(fields)).for_engine)
     assert sent == {**fields, "vllm_xargs": {"other": 1}}
+
+
+TEXT = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "texts"),
+    [
+        ([TEXT], [("user", "hi")]),
+        ([TEXT, {"content": "", "role": "assistant"}], [("user", "hi"), ("assistant", "")]),
+        ([TEXT, TEXT | {"name": "Ann"}], None),
+        ([TEXT, {"role": "user", "content": [{"type": "text", "text": "hi"}]}], None),
+        ([TEXT, {"role": "assistant", "content": None}], None),
+        ([TEXT, {"role": "assistant", "tool_calls": []}], None),
+    ],
+)
+def test_texts_are_those_of_messages_that_have_nothing_else(messages: Any, texts: Any) -> None:
+    body = read_chat(msgspec.json.encode({"model": "m", "messages": messages}))
+    assert body.texts == texts

@@ -85,3 +85,11 @@ def test_every_field_counts_whatever_others_there_are() -> None:
     assert bytes_of(role="user", content="hi") == bytes_of(role="user", content="hi", id=1)
     assert bytes_of(name="a", content="hi") != bytes_of(name="b", content="hi")
     assert bytes_of(role="tool", tool_call_id="a") != bytes_of(role="tool", tool_call_id="b")
+
+
+def test_texts_that_were_read_before_make_the_same_bytes() -> None:
+    texts = [("system", "Be kind."), ("user", "Ünï \ud83d 🙂"), ("assistant", "")]
+    fields = {"messages": [{"role": role, "content": text} for role, text in texts]}
+    assert render_approximate(fields, texts) == render_approximate(fields)
+    with_tools = fields | {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert render_approximate(with_tools, texts) == render_approximate(with_tools)
