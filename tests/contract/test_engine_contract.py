@@ -56,7 +56,7 @@ async def of_simulation(recorded: Answers, tmp_path_factory: pytest.TempPathFact
     for rows, more in ((PLAIN, False), (MORE, True)):
         async with simulated(words, tool_parser=more, scale_out=more) as worker:
             url, events = f"http://127.0.0.1:{worker.port}", worker.sources[0].endpoint
-            answers |= await _asked(rows, url, events, recorded, quiet_s=0.03)
+            answers |= await _asked(rows, url, events, recorded, quiet_s=0.005)
     return answers
 
 
@@ -75,7 +75,9 @@ async def _asked(
     rows: Iterable[Row], url: str, endpoint: str, recorded: Answers, quiet_s: float
 ) -> Answers:
     # Where a model chooses how many tokens it says, the events are not known before.
-    known = {row.name: recorded.get(row.name, {}) for row in rows if not row.says_freely}
+    known = {
+        row.name: recorded[row.name] for row in rows if row.name in recorded and not row.says_freely
+    }
     async with listening(endpoint, quiet_s=quiet_s) as events:
         answers = await play(url, rows, events, known)
     assert events.sequences == list(range(len(events.sequences)))

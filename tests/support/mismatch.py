@@ -20,6 +20,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 
+from rhizome.clock import SystemClock
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from rhizome.render.renderer import Renderer
 from rhizome.wire.kv_events import KVEvent, decode_batch
@@ -35,6 +36,19 @@ from workers.engine.simulated.server.worker import SimulatedWorker
 BLOCK = 16
 MODEL = "m"
 Body = dict[str, Any]
+_HURRY = 5.0
+_LOOK_EVERY_S = 0.06
+"""Requests closer together than this, by the router's clock, are not all looked at."""
+
+
+class HurriedClock(SystemClock):
+    """The router's: checks are due sooner, and still come after what they check."""
+
+    def monotonic_s(self) -> float:
+        return _HURRY * SystemClock.monotonic_s()
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s / _HURRY)
 
 
 @dataclass
@@ -204,6 +218,7 @@ class Rig:
             path, body = asks[number % len(asks)](self.turn)
             self.turn += 1
             checks = self.trust.checks
+            await asyncio.sleep(_LOOK_EVERY_S / _HURRY)
             await self.ask(body, path)
             for _ in range(100):
                 if claim(self.trust):
@@ -225,12 +240,12 @@ async def rigged(
     flags: dict[str, object] = {
         "router__tokenizer": tokenizer,
         "router__trust__check_after_s": 0.1,
-        "router__rendering__stall_s": 1.0,
+        "router__rendering__stall_s": 1.0 * _HURRY,
         **settings,
     }
     async with (
         simulated(words, model=MODEL, profile=changed) as worker,
-        running_api(settings_with(**flags)) as api,
+        running_api(settings_with(**flags), clock=HurriedClock()) as api,
         aiohttp.ClientSession() as http,
     ):
         door = Door(f"http://127.0.0.1:{worker.port}")

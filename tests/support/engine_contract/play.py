@@ -21,6 +21,8 @@ NO_ANSWERS: Mapping[str, Answer] = MappingProxyType({})
 _KEPT_HEADERS = ("content-type", "x-request-id", "allow")
 QUIET_S = 0.25
 """After this long without one, an engine that told what was expected has told all its events."""
+_QUIET_UNKNOWN_S = 0.05
+"""The least of it where nobody knows what is to be told."""
 _PATIENCE_S = 20.0
 
 
@@ -33,11 +35,11 @@ class Events:
         self._ordinals: dict[Any, int] = {}
         self.sequences: list[int] = []
 
-    async def since_last(self, expected: int) -> list[dict[str, Any]]:
+    async def since_last(self, expected: int | None) -> list[dict[str, Any]]:
         """Everything told until the engine falls silent.
 
         Waits long for the `expected` number of changes, as `changes_of` counts them: events come
-        on their own way, after the answer, and late on a busy machine.
+        on their own way, after the answer, and late on a busy machine. None if it is not known.
         """
         told: list[dict[str, Any]] = []
         while await self._socket.poll(int(1000 * self._wait_s(told, expected))):
@@ -46,7 +48,9 @@ class Events:
             told += [self._normal(event) for event in msgspec.msgpack.decode(payload)[1]]
         return _joined(told)
 
-    def _wait_s(self, told: list[dict[str, Any]], expected: int) -> float:
+    def _wait_s(self, told: list[dict[str, Any]], expected: int | None) -> float:
+        if expected is None:
+            return max(self._quiet_s, _QUIET_UNKNOWN_S)
         return self._quiet_s if changes_of(told) >= expected else _PATIENCE_S
 
     def _normal(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -114,9 +118,9 @@ async def play(
         for row in rows:
             answer = await _ask(session, url, row)
             if row.generates and answer["status"] == 200:
-                told = await events.since_last(
-                    changes_of(expected.get(row.name, {}).get("events", ()))
-                )
+                known = expected.get(row.name)
+                changes = None if known is None else changes_of(known.get("events", ()))
+                told = await events.since_last(changes)
                 if told:
                     answer["events"] = told
             answers[row.name] = answer
