@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from router.fleet import Target
+from router.prefix.chain import leading_of
 from router.prefix.credit import TierWorth, usable_blocks
 from router.prefix.index import PrefixIndex
 from router.prompt import Prompt
@@ -92,7 +93,8 @@ class FewMatches(Matches[list[int]]):
         index, tokens = self._sources.index, self.none
         for block_size, rows in self._rows:
             per_block = prompt.block_tokens(block_size)
-            hashes = prompt.hashes(block_size)[: usable_blocks(per_block, prompt.tokens)]
+            usable = usable_blocks(per_block, prompt.tokens)
+            hashes = leading_of(prompt.hashes(block_size), usable)
             endings = index.endings(hashes, now_s)
             if endings is None:
                 worth = index.match_tiers(hashes, now_s).worth(self._sources.tiers).tolist()
@@ -129,7 +131,7 @@ class ManyMatches(Matches[Ints]):
             if index.holds_none(hashes, now_s):
                 continue
             per_block = prompt.block_tokens(block_size)
-            usable = hashes[: usable_blocks(per_block, prompt.tokens)]
+            usable = leading_of(hashes, usable_blocks(per_block, prompt.tokens))
             worth = index.match_tiers(usable, now_s).worth(self._sources.tiers)
             if len(self._rows) == 1:
                 tokens = worth[slots] * per_block

@@ -28,6 +28,7 @@ from rhizome.wire.kv_events import (
     decode_batch,
     encode_batch,
 )
+from router.prefix.chain import Chain
 from router.prefix.engine_blocks import EngineBlocks
 from router.prefix.hashing import block_hashes, root_hash
 from router.prefix.index import PrefixIndex
@@ -195,11 +196,11 @@ def _empty(workers: int) -> PrefixIndex:
     return index
 
 
-def _random_chain(rng: Random) -> list[int]:
-    return [rng.getrandbits(64) for _ in range(CHAIN_BLOCKS)]
+def _random_chain(rng: Random) -> Chain:
+    return Chain([rng.getrandbits(64) for _ in range(CHAIN_BLOCKS)])
 
 
-def _hashed(token_ids: list[int]) -> list[int]:
+def _hashed(token_ids: list[int]) -> Chain:
     return block_hashes(token_ids, BLOCK_SIZE, ROOT)
 
 

@@ -25,12 +25,18 @@ WIDTH = 8
 SLOT_BYTES = 16
 _ROW = 2 * WIDTH
 _ROW_SHIFT = 4
+_LINE_SHIFT = 3
+_NOWHERE = -_ROW
+"""The place of a key that is not here: counted from the end, in a bucket that stays empty."""
 
 _numbers_at = struct.Struct(f"{WIDTH}Q").unpack_from
 _CROWDED = 2
 """A key goes to its second bucket where its first has no more free slots than this and fewer."""
 _MAPPED_BYTES = 2**20
-_SECOND = 16
+_SECOND = 15
+_SECOND_SHIFT = np.uint64(_SECOND)
+_EVEN = np.uint64(2**64 - 2)
+"""A bucket has two lines, the keys' first."""
 _BYTES_SUMMED = np.uint64(0x0101010101010101)
 _TOP_BYTE = np.uint64(56)
 """Eight bytes, multiplied so, have their sum in the top one."""
@@ -44,8 +50,8 @@ def keys_of(numbers: Sequence[int]) -> Keys:
 
 
 def _cells(count: int) -> Keys:
-    """Zeros. Large ones come page by page as they are touched, since a huge page that is zeroed
-    for each of some random touches would stall the caller."""
+    """So many zeros. Large ones come page by page as they are touched, since a huge page that is
+    zeroed for each of some random touches would stall the caller."""
     if count * 8 < _MAPPED_BYTES:
         return np.zeros(count, np.uint64)
     memory = mmap.mmap(-1, count * 8)
@@ -55,17 +61,20 @@ def _cells(count: int) -> Keys:
 
 
 class Page:
-    """One allocation of buckets. A place is where a key lies among the cells; its number lies
-    `WIDTH` cells further."""
+    """One allocation of buckets, and a last one that stays empty. A place is where a key lies among
+    the cells, and where its number lies among the numbers."""
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
         self.buckets = 1 << bits
         self.slots = WIDTH << bits
         self._shift = 64 - bits
-        self._last = self.buckets - 1
-        self.cells = _cells(_ROW << bits)
+        self._even = self.buckets - 1 << 1
+        self.cells = _cells((_ROW << bits) + _ROW)
+        self.numbers = self.cells[WIDTH:]
         self._lines = self.cells.reshape(-1, WIDTH)
+        self._first_shift = np.uint64(63 - bits)
+        self._second_mask = np.uint64(self._even)
         self.view: memoryview[int] = memoryview(self.cells.data)
         self.count = 0
 
@@ -78,7 +87,7 @@ class Page:
         row = _numbers_at(view, at << 3)
         if mixed in row:
             return at + row.index(mixed)
-        at = (mixed >> _SECOND & self._last) << _ROW_SHIFT
+        at = (mixed >> _SECOND & self._even) << _LINE_SHIFT
         row = _numbers_at(view, at << 3)
         return at + row.index(mixed) if mixed in row else -1
 
@@ -89,7 +98,7 @@ class Page:
         row = _numbers_at(view, at << 3)
         room = row.count(0)
         if room <= _CROWDED:
-            other = (mixed >> _SECOND & self._last) << _ROW_SHIFT
+            other = (mixed >> _SECOND & self._even) << _LINE_SHIFT
             other_row = _numbers_at(view, other << 3)
             if other_row.count(0) > room:
                 at, row = other, other_row
@@ -111,12 +120,14 @@ class Page:
     # ---------------------------------------------------------------- many keys
 
     def locate(self, mixed: Keys) -> Places:
-        """The keys' places, -1 where there is none."""
-        places = self._probe(mixed, self._first(mixed))
-        missing = (places < 0).nonzero()[0]
+        """The keys' places; where there is none, one below 0 at which there is no number."""
+        hits, places = self._probe(mixed, self._first(mixed))
+        missing = (hits == 0).nonzero()[0]
         if len(missing):
             rest = mixed[missing]
-            places[missing] = self._probe(rest, self._second(rest))
+            hits, others = self._probe(rest, self._second(rest))
+            others[hits == 0] = _NOWHERE
+            places[missing] = others
         return places
 
     def insert_many(self, mixed: Keys, values: Numbers) -> Places:
@@ -131,9 +142,8 @@ class Page:
 
     def remove_many(self, places: Places) -> Numbers:
         """Frees places, none given twice; gives the numbers that were there."""
-        values = self.cells[places + WIDTH]
-        self.cells[places] = 0
-        self.cells[places + WIDTH] = 0
+        values = self.numbers[places]
+        self.cells[places] = self.numbers[places] = 0
         self.count -= len(places)
         return values
 
@@ -143,33 +153,31 @@ class Page:
         return (buckets + begin << _ROW_SHIFT) + slots
 
     def _first(self, mixed: Keys) -> Places:
-        return (mixed >> np.uint64(64 - self.bits)).view(np.intp)
+        """The lines of the keys' first buckets."""
+        return (mixed >> self._first_shift & _EVEN).view(np.intp)
 
     def _second(self, mixed: Keys) -> Places:
-        return (mixed >> np.uint64(_SECOND) & np.uint64(self.buckets - 1)).view(np.intp)
+        return (mixed >> _SECOND_SHIFT & self._second_mask).view(np.intp)
 
-    def _probe(self, mixed: Keys, buckets: Places) -> Places:
-        """The keys' places in these buckets, -1 where there is none."""
-        hits = (self._lines.take(buckets << 1, 0) == mixed[:, None]).view(np.uint64).ravel()
+    def _probe(self, mixed: Keys, lines: Places) -> tuple[Keys, Places]:
+        """What is not 0 for the keys in these buckets, and their places."""
+        hits = (self._lines.take(lines, 0).ravel() == mixed.repeat(WIDTH)).view(np.uint64)
         slots = (hits * _SLOTS_OF_BYTES >> _TOP_BYTE).view(np.intp)
-        places: Places = (buckets << _ROW_SHIFT) + slots
-        if not hits.all():
-            places[hits == 0] = -1
-        return places
+        return hits, (lines << _LINE_SHIFT) + slots
 
     def _put(self, mixed: Keys, values: Numbers) -> npt.NDArray[np.bool_]:
         """One round: of the keys that want a slot, the last gets it; gives which are in."""
-        buckets = self._first(mixed)
-        free, room = self._free(buckets)
+        lines = self._first(mixed)
+        free, room = self._free(lines)
         crowded = (room <= _CROWDED).nonzero()[0]
         if len(crowded):
             others = self._second(mixed[crowded])
             other_free, other_room = self._free(others)
             better = (other_room > room[crowded]).nonzero()[0]
             moves = crowded[better]
-            buckets[moves], free[moves] = others[better], other_free[better]
+            lines[moves], free[moves] = others[better], other_free[better]
             room[moves] = other_room[better]
-        places = (buckets << _ROW_SHIFT) + free.argmax(1)
+        places = (lines << _LINE_SHIFT) + free.argmax(1)
         full = (room == 0).nonzero()[0]
         if len(full):
             inside = (room > 0).nonzero()[0]
@@ -178,12 +186,12 @@ class Page:
             self.cells[places] = mixed
         placed: npt.NDArray[np.bool_] = self.cells.take(places) == mixed
         places = places[placed]
-        self.cells[places + WIDTH] = values[placed]
+        self.numbers[places] = values[placed]
         self.count += len(places)
         return placed
 
-    def _free(self, buckets: Places) -> tuple[npt.NDArray[np.bool_], Places]:
+    def _free(self, lines: Places) -> tuple[npt.NDArray[np.bool_], Places]:
         """Which slots of each bucket are free, and how many."""
-        free = self._lines.take(buckets << 1, 0) == 0
+        free = self._lines.take(lines, 0) == 0
         counts = (free.view(np.uint64).ravel() * _BYTES_SUMMED) >> _TOP_BYTE
         return free, counts.view(np.intp)

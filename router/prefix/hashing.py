@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest
 
+from router.prefix.chain import Chain
+
 _ID_CODE = "I" if array("I").itemsize == 4 else "L"
 _ID_BYTES = 4
 _IS_LITTLE = sys.byteorder == "little"
@@ -41,7 +43,7 @@ def _root_hash(lora: str | None, salt: str | None) -> int:
 _PLAIN_ROOT = _root_hash(None, None)
 
 
-def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> list[int]:
+def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> Chain:
     """Hashes of the full blocks of `token_ids` that follow the block `parent`, first one first.
 
     Ids left over after the last full block are not in it. Raises `ValueError` for an id outside
@@ -52,12 +54,12 @@ def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> list
     return _chain(parent, _packed(token_ids), block_size * _ID_BYTES)
 
 
-def block_hashes(token_ids: Sequence[int], block_size: int, root: int) -> list[int]:
+def block_hashes(token_ids: Sequence[int], block_size: int, root: int) -> Chain:
     """Hashes of a prompt's full blocks; `root` comes from `root_hash`."""
     return extend_chain(root, token_ids, block_size)
 
 
-def byte_block_hashes(data: bytes, block_bytes: int, root: int) -> list[int]:
+def byte_block_hashes(data: bytes, block_bytes: int, root: int) -> Chain:
     """The same over blocks of bytes, for prompts whose tokens are not known.
 
     Comparable only with other byte blocks of the same length. Raises `ValueError` for a length
@@ -68,7 +70,7 @@ def byte_block_hashes(data: bytes, block_bytes: int, root: int) -> list[int]:
     return _chain(root, data, block_bytes)
 
 
-def chained(parent: int, data: bytes, block_size: int) -> list[int]:
+def chained(parent: int, data: bytes, block_size: int) -> Chain:
     """As `extend_chain` for ids that are unsigned 32-bit numbers of this machine."""
     return _chain(parent, data if _IS_LITTLE else _packed(array(_ID_CODE, data)), 4 * block_size)
 
@@ -85,8 +87,8 @@ def _packed(token_ids: Sequence[int]) -> bytes:
     return ids.tobytes()
 
 
-def _chain(parent: int, data: bytes, block_bytes: int) -> list[int]:
+def _chain(parent: int, data: bytes, block_bytes: int) -> Chain:
     whole = len(data) - len(data) % block_bytes
     blocks = struct.iter_unpack(f"{block_bytes}s", memoryview(data)[:whole])
     digest = xxh3_64_intdigest
-    return [parent := digest(block, parent) for (block,) in blocks]
+    return Chain([parent := digest(block, parent) for (block,) in blocks])

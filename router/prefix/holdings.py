@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from router.prefix.table import FEW, BlockTable, Hashes, Keys, Numbers, keys_of
+from router.prefix.table import FEW, BlockTable, Hashes, Keys, Numbers, Spread, keys_of
 
 SET_BYTES = 300
 """Memory of one set of up to some hundred targets, as mask and in the tables, at the worst."""
@@ -25,8 +25,6 @@ _STAMP = 1 << 32
 _STEPS = np.arange(4096, dtype=np.uint64) << _HALF
 _BUCKETS_PER_LOOK = 512
 _SHARE_TO_EVICT = 0.125
-_FEW_LOOKS = 12
-"""Below so many blocks one look after the other is quicker than all at once."""
 
 
 @dataclass(slots=True)
@@ -139,17 +137,26 @@ class Holdings:
         """Whether anybody holds the block."""
         return self._table.get(block) != 0
 
-    def along(self, blocks: Hashes, *, touch: bool) -> Numbers:
-        """The number of the set that holds each block; `touch` keeps the blocks from going soon,
-        the first ones longest."""
-        if len(blocks) < _FEW_LOOKS:
-            return self._along_few(_plain(blocks), touch=touch)
-        keys = _keys(blocks)
-        entries, places = self._table.find_many(keys)
+    def along(self, blocks: Spread) -> Numbers:
+        """The number of the set that holds each block; keeps the blocks from going soon, the first
+        ones longest."""
+        entries, places = self._table.find_spread(blocks)
         numbers = entries & _LOWER
-        if touch and self._is_stale(self._oldest(entries)):
-            self._table.mark(places, numbers | self._stamps(len(keys)))
+        if self._is_stale(self._oldest(entries)):
+            self._table.mark(places, numbers | self._stamps(len(blocks)))
         return numbers
+
+    def along_few(self, blocks: Sequence[int]) -> Numbers:
+        """The same of so few blocks that one look after the other is quicker."""
+        found = [self._table.find(block) for block in blocks]
+        numbers = [entry & 0xFFFFFFFF for _, entry in found]
+        if self._is_stale(min((entry for _, entry in found if entry), default=0)):
+            stamp = self._latest(len(blocks))
+            for block, number, (place, _) in zip(blocks, numbers, found, strict=True):
+                if number:
+                    self._table.put_one(block, place, number | stamp)
+                stamp -= _STAMP
+        return np.array(numbers, np.uint64)
 
     def mask(self, key: int) -> int:
         """The targets that hold one block."""
@@ -222,17 +229,6 @@ class Holdings:
         if not lowest and entries.any():
             lowest = int(entries[entries != 0].min())
         return lowest
-
-    def _along_few(self, blocks: Sequence[int], *, touch: bool) -> Numbers:
-        found = [self._table.find(block) for block in blocks]
-        numbers = [entry & 0xFFFFFFFF for _, entry in found]
-        if touch and self._is_stale(min((entry for _, entry in found if entry), default=0)):
-            stamp = self._latest(len(blocks))
-            for block, number, (place, _) in zip(blocks, numbers, found, strict=True):
-                if number:
-                    self._table.put_one(block, place, number | stamp)
-                stamp -= _STAMP
-        return np.array(numbers, np.uint64)
 
     def _add_few(self, blocks: Sequence[int], bit: int) -> list[int]:
         table, sets, new = self._table, self.sets, []

@@ -22,7 +22,7 @@ believe of it (`suspend` and `distrust` are for those who doubt).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -200,7 +200,7 @@ class PrefixIndex:
         if self._slower_tiers():
             return None
         if self._layouts or len(self._layers) > 1 or len(self._layers[PLAIN]):
-            return list(self._endings(self._columns(hashes, now_s)))
+            return self._endings(self._columns(hashes, now_s))
         return self._predictions.endings(hashes)
 
     def match_slots(self, hashes: Sequence[int], now_s: float) -> Ints:
@@ -218,13 +218,13 @@ class PrefixIndex:
     def match_tiers(self, hashes: Sequence[int], now_s: float) -> Matched:
         """The same, and how far the slower tiers of each target go on from there."""
         columns = self._columns(hashes, now_s)
-        endings = list(self._endings(columns))
+        endings = self._endings(columns)
         depths = [self._by_slots(endings)]
         tiers = self._slower_tiers()
         if not tiers:
             return Matched(depths[0])
         for tiers_so_far in [tiers[: count + 1] for count in range(len(tiers))]:
-            further = self._by_slots(self._endings_beyond(columns, endings, tiers_so_far))
+            further = self._by_slots([*self._endings_beyond(columns, endings, tiers_so_far)])
             depths.append(np.maximum(further, depths[-1]))
         parts = dict(zip(tiers, np.diff(depths, axis=0), strict=True))
         return Matched(depths[0], parts.get(Tier.HOST), parts.get(Tier.STORAGE))
@@ -243,7 +243,7 @@ class PrefixIndex:
         if holder is None or not hashes:
             return 0
         columns = Columns(hashes, self._layers, {}, -1)
-        endings = list(self._endings(columns, holder.bit))
+        endings = self._endings(columns, holder.bit)
         beyond = self._endings_beyond(columns, endings, self._slower_tiers(), holder.bit)
         return max((depth for _, depth in [*endings, *beyond]), default=0)
 
@@ -299,19 +299,19 @@ class PrefixIndex:
         doubted = self._suspended | self._distrusted
         return Columns(hashes, self._layers, self._predictions.blocks, ~doubted)
 
-    def _endings(self, columns: Columns, among: int = -1) -> Iterator[tuple[int, int]]:
+    def _endings(self, columns: Columns, among: int = -1) -> list[tuple[int, int]]:
         """Masks of targets, none twice, with the number of leading blocks that they reuse."""
-        hybrid = 0
+        hybrid, endings = 0, []
         for layout, targets in self._layouts.items():
             hybrid |= targets
             if not targets & among:
                 continue
             if layout.is_leading:
-                runs = columns.plain_runs()
-                yield from cut_short(leading(runs, targets & among), layout.again)
+                found = leading(columns.plain_runs(), targets & among)
+                endings += cut_short(found, layout.again)
             else:
-                yield from reusable(columns.runs(layout), targets & among, layout)
-        yield from leading(columns.plain_runs(), among & ~hybrid)
+                endings += reusable(columns.runs(layout), targets & among, layout)
+        return endings + leading(columns.plain_runs(), among & ~hybrid)
 
     def _endings_beyond(
         self,
@@ -339,8 +339,8 @@ class PrefixIndex:
             return []
         return sorted({layer.tier for layer in self._layers if layer.tier is not Tier.DEVICE})
 
-    def _by_slots(self, endings: Iterable[tuple[int, int]]) -> Ints:
-        return by_slots(list(endings), len(self._holders) + len(self._free_slots) + 1)
+    def _by_slots(self, endings: Sequence[tuple[int, int]]) -> Ints:
+        return by_slots(endings, len(self._holders) + len(self._free_slots) + 1)
 
     def _holders_in(self, mask: int) -> Iterator[Holder]:
         while mask:

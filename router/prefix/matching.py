@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from itertools import pairwise, repeat
 from operator import and_, or_
 
 import numpy as np
 
+from router.prefix.chain import spread_of
 from router.prefix.credit import Ints
 from router.prefix.holdings import Holdings
 from router.prefix.layout import PLAIN, Group, Layer, Layout, Tier
-from router.prefix.table import Keys, Numbers, keys_of
+from router.prefix.table import Numbers, Spread
 
 Run = tuple[int, int, int]
 """Blocks from the first to before the second number, and the targets that hold them as bitmask."""
 Ending = tuple[int, int]
 """Targets, as bitmask, and the number of leading blocks that they reuse."""
 _NARROWED_TO = 16
+_FEW_LOOKS = 12
+"""Below so many blocks one look after the other is quicker than all at once."""
 _FEW_SLOTS = 24
 """Up to so many, one by one is quicker than all at once."""
 
@@ -58,51 +61,56 @@ class Columns:
         self._trusted = trusted
 
     @cached_property
-    def _keys(self) -> Keys:
-        return keys_of(self._hashes)
+    def _spread(self) -> Spread:
+        return spread_of(self._hashes)
 
     @cached_property
     def _guessed(self) -> tuple[Sequence[int], Numbers]:
         """The sets of targets that are predicted to hold a block, and which of them each is."""
         return _numbered([self._predicted.get(block, 0) for block in self._hashes])
 
-    def _predicted_runs(self) -> Iterator[Run]:
+    def _predicted_runs(self) -> list[Run]:
         """Runs of the blocks that are predicted, as far as any is."""
-        get, begin, held = self._predicted.get, 0, 0
+        get, begin, held, runs = self._predicted.get, 0, 0, []
         for at, block in enumerate(self._hashes):
             mask = get(block, 0)
             if mask != held:
                 if at:
-                    yield begin, at, held
+                    runs.append((begin, at, held))
                 begin, held = at, mask
             if not mask:
-                return
-        yield begin, len(self._hashes), held
+                return runs
+        runs.append((begin, len(self._hashes), held))
+        return runs
 
-    def plain_runs(self) -> Iterator[Run]:
+    def plain_runs(self) -> list[Run]:
         """Runs of the blocks that lie on devices or are predicted to, as far as any is."""
         truth = self._layers[PLAIN]
         if not len(truth):
-            yield from self._predicted_runs()
-            return
-        part = self._hashes[: self._reach(truth)]
+            return self._predicted_runs()
+        count = self._reach(truth)
+        part = self._hashes if count == len(self._hashes) else self._hashes[:count]
         if not part:
-            return
-        numbers = truth.along(part, touch=True)
+            return []
+        is_few = count < _FEW_LOOKS
+        numbers = truth.along_few(part) if is_few else truth.along(self._spread[:count])
         masks, trusted = truth.sets.masks, self._trusted
-        guess = 0
+        guess, found = 0, []
         if self._predicted and not self._predicted.keys().isdisjoint(part):
             found = list(map(self._predicted.get, part, repeat(0)))
             guess = found[0] if found.count(found[0]) == len(found) else -1
         if guess >= 0:
             begins, (held,) = _runs([numbers])
-            for begin, end, number in zip(begins, begins[1:], held, strict=False):
-                yield begin, end, masks[number] & trusted | guess
-            return
+            return [
+                (begin, end, masks[number] & trusted | guess)
+                for begin, end, number in zip(begins, begins[1:], held, strict=False)
+            ]
         guesses, places = _numbered(found)
         begins, (held, guessed) = _runs([numbers, places])
-        for begin, end, number, guess in zip(begins, begins[1:], held, guessed, strict=False):
-            yield begin, end, masks[number] & trusted | guesses[guess]
+        return [
+            (begin, end, masks[number] & trusted | guesses[guess])
+            for begin, end, number, guess in zip(begins, begins[1:], held, guessed, strict=False)
+        ]
 
     def _reach(self, truth: Holdings) -> int:
         """Blocks after which there is one that nobody holds, if any is left: most prompts part from
@@ -157,35 +165,36 @@ class Columns:
         """The layer's sets and which of them holds each block; where one of its blocks spans
         several of ours, it is found under the last of them."""
         holdings = self._layers.get(layer)
-        count = len(self._keys)
-        if holdings is None:
+        count = len(self._hashes)
+        if holdings is None or span > count:
             return (0,), np.zeros(count, np.uint64)
-        numbers = holdings.along(self._keys[span - 1 :: span], touch=True)
+        numbers = holdings.along(self._spread[span - 1 :: span])
         if span > 1:
             numbers = np.append(np.repeat(numbers, span), np.zeros(count % span, np.uint64))
         return holdings.sets.masks, numbers
 
 
-def leading(runs: Iterable[Run], targets: int, depth: int = 0) -> Iterator[Ending]:
+def leading(runs: Iterable[Run], targets: int, depth: int = 0) -> list[Ending]:
     """How far the targets hold the blocks from `depth` on, for those that hold any."""
-    end = depth
+    end, endings = depth, []
     for begin, end, mask in runs:
         if not targets:
-            return
+            break
         if end <= depth:
             continue
         still = targets & mask
         if still != targets:
             if begin > depth:
-                yield targets ^ still, begin
+                endings.append((targets ^ still, begin))
             targets = still
     if targets and end > depth:
-        yield targets, end
+        endings.append((targets, end))
+    return endings
 
 
-def cut_short(endings: Iterable[Ending], blocks: int) -> Iterator[Ending]:
+def cut_short(endings: Iterable[Ending], blocks: int) -> list[Ending]:
     """The same with so many blocks less, for those that have more."""
-    return ((mask, depth - blocks) for mask, depth in endings if depth > blocks)
+    return [(mask, depth - blocks) for mask, depth in endings if depth > blocks]
 
 
 def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
@@ -201,11 +210,10 @@ def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
         return np.array(depths, np.int64)
     if not endings:
         return np.zeros(slots, np.int64)
-    length = slots + 7 >> 3
     if len(endings) == 1:
         mask, depth = endings[0]
-        held = np.frombuffer(mask.to_bytes(length, "little"), np.uint8)
-        return np.unpackbits(held, bitorder="little", count=slots).astype(np.int64) * depth
+        return _members(mask, slots) * depth
+    length = slots + 7 >> 3
     masks, reused = zip(*endings, strict=True)
     data = b"".join([mask.to_bytes(length, "little") for mask in masks])
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
@@ -213,6 +221,13 @@ def by_slots(endings: Sequence[Ending], slots: int) -> Ints:
     weights = np.array(reused, np.float32)
     rows = bits.reshape(len(endings), -1)[:, :slots].astype(np.float32)
     return (weights @ rows).astype(np.int64)
+
+
+@lru_cache(maxsize=1024)
+def _members(mask: int, slots: int) -> Ints:
+    """1 for each target of the mask, 0 for the others."""
+    held = np.frombuffer(mask.to_bytes(slots + 7 >> 3, "little"), np.uint8)
+    return np.unpackbits(held, bitorder="little", count=slots).astype(np.int64)
 
 
 def reusable(runs: Sequence[GroupsRun], targets: int, layout: Layout) -> Iterator[Ending]:
@@ -252,7 +267,7 @@ def _within_chunk(runs: Sequence[Run], targets: int, depth: int, chunk: int) -> 
     """Prefixes whose blocks in the chunk where `depth` lies are there."""
     start = depth - depth % chunk
     cut = ((begin, min(end, depth), mask) for begin, end, mask in runs if begin < depth)
-    endings = list(leading(cut, targets, start))
+    endings = leading(cut, targets, start)
     for mask, _ in endings:
         targets &= ~mask
     return [*endings, (targets, start)] if targets else endings
@@ -305,6 +320,8 @@ def _runs(columns: Sequence[Numbers]) -> tuple[list[int], list[list[int]]]:
     for column in columns[1:]:
         differs |= column[1:] != column[:-1]
     begins = differs.nonzero()[0] + 1
+    if not len(begins):
+        return [0, count], [[int(column[0])] for column in columns]
     found = [[int(column[0]), *column[begins].tolist()] for column in columns]
     return [0, *begins.tolist(), count], found
 

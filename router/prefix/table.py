@@ -17,10 +17,12 @@ import numpy as np
 
 from router.prefix.buckets import SLOT_BYTES, WIDTH, Keys, Numbers, Page, Places, keys_of
 
-__all__ = ["FEW", "BlockTable", "Hashes", "Keys", "Numbers", "keys_of"]
+__all__ = ["FEW", "BlockTable", "Hashes", "Keys", "Numbers", "Spread", "keys_of", "spread"]
 
 Hashes = Sequence[int] | Keys
 """Blocks as plain numbers where they are few, else as an array."""
+Spread = Keys
+"""Keys as a table looks for them."""
 
 _BITS_MIN = 3
 _FULL = 0.8
@@ -112,28 +114,29 @@ class BlockTable:
         """The same, and where `mark` and, after `to_put`, `put_found` find them."""
         if to_put:
             self.make_room(len(keys))
-        mixed = _mixed(keys)
+        return self.find_spread(_mixed(keys))
+
+    def find_spread(self, mixed: Spread) -> tuple[Numbers, Places]:
+        """The same of keys that are spread already."""
         places = self._page.locate(mixed)
-        places += WIDTH
-        values = self._page.cells.take(places)
-        missing = (places < WIDTH).nonzero()[0]
-        if len(missing):
-            values[missing] = 0
-            if self._old is not None or self._overflow:
+        values = self._page.numbers.take(places)
+        if self._old is not None or self._overflow:
+            missing = (places < 0).nonzero()[0]
+            if len(missing):
                 self._get_elsewhere(mixed, missing, values)
         return values, places
 
     def mark(self, places: Places, values: Numbers) -> None:
         """Sets the numbers of keys just found, but for those that have yet to move over."""
-        known = places >= WIDTH
+        known = places >= 0
         if not known.all():
             places, values = places[known], values[known]
-        self._page.cells[places] = values
+        self._page.numbers[places] = values
 
     def put_again(self, keys: Keys, places: Places, values: Numbers) -> None:
         """Sets the numbers of keys just found, all of which there are."""
-        if (places >= WIDTH).all():
-            self._page.cells[places] = values
+        if (places >= 0).all():
+            self._page.numbers[places] = values
         else:
             self.put_many(keys, values)
 
@@ -144,17 +147,17 @@ class BlockTable:
                 self.put(key, value)
             return
         self.make_room(len(keys))
-        self.put_found(keys, self._page.locate(_mixed(keys)) + WIDTH, values)
+        self.put_found(keys, self._page.locate(_mixed(keys)), values)
 
     def put_found(self, keys: Keys, places: Places, values: Numbers) -> None:
         """The same for keys looked up just before, with nothing else in between."""
-        new = (places < WIDTH).nonzero()[0]
+        new = (places < 0).nonzero()[0]
         if not len(new):
-            self._page.cells[places] = values
+            self._page.numbers[places] = values
             return
-        known = (places >= WIDTH).nonzero()[0]
+        known = (places >= 0).nonzero()[0]
         if len(known):
-            self._page.cells[places[known]] = values[known]
+            self._page.numbers[places[known]] = values[known]
         mixed, values = _mixed(keys[new]), values[new]
         if self._old is not None:
             before = self._old.locate(mixed)
@@ -198,7 +201,7 @@ class BlockTable:
             values = keys_of(list(self._overflow.values()))
             self._overflow.clear()
             return _unmixed(keys), values
-        values = page.cells[held + WIDTH]
+        values = page.numbers[held]
         count = min(len(held), max(1, int(len(held) * share)))
         if count < len(held):
             lowest = values.argpartition(count - 1)[:count]
@@ -214,7 +217,7 @@ class BlockTable:
         for page in self._pages():
             held = page.held()
             keys.append(page.cells[held])
-            values.append(page.cells[held + WIDTH])
+            values.append(page.numbers[held])
         return _unmixed(np.concatenate(keys)), np.concatenate(values)
 
     def clear(self) -> None:
@@ -282,7 +285,7 @@ class BlockTable:
     def _get_elsewhere(self, mixed: Keys, missing: Places, values: Numbers) -> None:
         if self._old is not None:
             places = self._old.locate(mixed[missing])
-            values[missing] = np.where(places >= 0, self._old.cells.take(places + WIDTH), 0)
+            values[missing] = self._old.numbers.take(places)
         if self._overflow:
             for position in missing.tolist():
                 value = self._overflow.get(int(mixed[position]))
@@ -290,8 +293,13 @@ class BlockTable:
                     values[position] = value
 
 
-def _mixed(keys: Keys) -> Keys:
-    mixed: Keys = (keys ^ np.uint64(_OFFSET)) * np.uint64(_SPREAD)
+def spread(keys: Sequence[int]) -> Spread:
+    """The keys as tables look for them, which is worth keeping where that is done again."""
+    return _mixed(keys_of(keys))
+
+
+def _mixed(keys: Keys) -> Spread:
+    mixed: Spread = (keys ^ np.uint64(_OFFSET)) * np.uint64(_SPREAD)
     return mixed
 
 

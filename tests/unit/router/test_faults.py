@@ -83,7 +83,8 @@ def on_match(act: Callable[..., Any]) -> Callable[[Api], None]:
 
     def inject(api: Api) -> None:
         on_index("holds_none", giving(False))(api)
-        on_index("match_tiers", act)(api)
+        for name in ("endings", "match_tiers"):
+            on_index(name, act)(api)
 
     return inject
 
