@@ -19,8 +19,8 @@ from router.relay.framing import (
     CHUNK_BYTES_MAX,
     CHUNK_HEADS,
     EVENT_CHUNK_END,
-    LENGTH_DIGITS_MAX,
     around_length,
+    body_behind,
 )
 
 _HEAD_BYTES_MAX = 64 * 1024
@@ -48,9 +48,7 @@ KEPT_HEADERS = frozenset({b"content-type", b"retry-after"})
 class _KnownHead(NamedTuple):
     """A head that was parsed: the next one is often the same but for the length of its body."""
 
-    before: bytes
-    """What stands before the digits of the length, and behind them until the body begins."""
-    behind: bytes
+    around_length: tuple[bytes, bytes]
     status: int
     headers: dict[bytes, bytes]
 
@@ -211,15 +209,10 @@ class WorkerConnection(asyncio.Protocol):
     def _takes_whole(self, data: bytes) -> bool:
         """Whether it was one answer, whole, whose head the parser need not see again."""
         known, receiver = self._known, self._receiver
-        if known is None or receiver is None or not data.startswith(known.before):
+        if known is None or receiver is None:
             return False
-        begin = len(known.before)
-        end = data.find(b"\r", begin, begin + LENGTH_DIGITS_MAX + 1)
-        length = data[begin:end] if end > 0 else b""
-        if not length.isdigit() or not data.startswith(known.behind, end):
-            return False
-        body = data[end + len(known.behind) :]
-        if not body or len(body) != int(length):
+        body = body_behind(known.around_length, data)
+        if not body:
             return False
         try:
             receiver.answered(known.status, known.headers)
@@ -289,7 +282,7 @@ class WorkerConnection(asyncio.Protocol):
             return
         keep_alive = self._parser.should_keep_alive()
         if self._looked_at is not None and keep_alive and status == 200:
-            self._known = _KnownHead(*self._looked_at, status, self._headers)
+            self._known = _KnownHead(self._looked_at, status, self._headers)
         self._complete(keep_alive)
 
     def _complete(self, keep_alive: bool) -> None:

@@ -34,8 +34,6 @@ EVENT_CHUNK_END = b"\n\n\r\n"
 """How a chunk ends that ends with an event."""
 EVENT_BYTES_MIN = 16
 """A shorter chunk is looked at: it may be the last one."""
-LENGTH_DIGITS_MAX = 15
-"""Longest `Content-Length` that is recognised."""
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d{1,15})\r\n", re.IGNORECASE)
 
 
@@ -46,3 +44,17 @@ def around_length(data: bytes) -> tuple[bytes, bytes] | None:
     if found is None or b"transfer-encoding" in data[:end].lower():
         return None
     return data[: found.start(1)], data[found.end(1) : end]
+
+
+def body_behind(head: tuple[bytes, bytes], data: bytes) -> bytes | None:
+    """The body, if `data` is one whole message with a head like this: what is before and behind
+    the digits of its length. A message of so many bytes can have only one such head."""
+    before, behind = head
+    rest = len(data) - len(before) - len(behind)
+    length = rest - len(str(rest))
+    if len(str(length)) < len(str(rest)):  # it has a digit less
+        length += 1
+    like = b"%b%d%b" % (before, length, behind)
+    if len(like) + length != len(data) or not data.startswith(like):
+        return None
+    return data[len(like) :]

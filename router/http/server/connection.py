@@ -20,7 +20,7 @@ from rhizome.errors import HeadTooLong, MalformedHttp, RequestError, RequestTime
 from rhizome.settings.tree import HttpSettings
 from router.http.server.exchange import Exchange, Head, Header, refusal_bytes
 from router.relay.deadlines import NEVER_S, Deadlines
-from router.relay.framing import LENGTH_DIGITS_MAX, around_length
+from router.relay.framing import around_length, body_behind
 
 _LINGER_S = 2.0
 """How long what a refused client still sends is read and dropped, so that it gets the refusal."""
@@ -33,12 +33,8 @@ Opener = Callable[["ClientConnection", Head], Exchange]
 class _KnownHead(NamedTuple):
     """A head that was parsed: the next one is often the same but for the length of its body."""
 
-    before: bytes
-    """What stands before the digits of the length, and behind them until the body begins."""
-    behind: bytes
+    around_length: tuple[bytes, bytes]
     head: Head
-    place: int
-    """Of the length among the headers."""
 
 
 @dataclass(slots=True)
@@ -212,21 +208,13 @@ class ClientConnection(asyncio.Protocol):
     def _takes_whole(self, data: bytes) -> bool:
         """Whether it was one request, whole, whose head the parser need not see again."""
         known = self._known
-        if known is None or not data.startswith(known.before):
+        if known is None or known.head.read is None:
             return False
-        begin = len(known.before)
-        end = data.find(b"\r", begin, begin + LENGTH_DIGITS_MAX + 1)
-        length = data[begin:end] if end > 0 else b""
-        if not length.isdigit() or not data.startswith(known.behind, end):
+        body = body_behind(known.around_length, data)
+        if body is None:
             return False
-        body = data[end + len(known.behind) :]
-        if len(body) != int(length):
-            return False
-        head = known.head
-        head.headers = head.headers.copy()
-        head.headers[known.place] = (b"content-length", length)
         try:
-            self._open(head)
+            self._open(known.head)
         except RequestError as error:
             self._refuse(error)
             return True
@@ -286,9 +274,8 @@ class ClientConnection(asyncio.Protocol):
         )
         self._headers = []  # what comes now are trailers; counted, and not looked at
         if self._looked_at is not None:
-            places = [at for at, one in enumerate(head.headers) if one[0] == b"content-length"]
-            if len(places) == 1:
-                self._known = _KnownHead(*self._looked_at, head, places[0])
+            if [name for name, _ in head.headers].count(b"content-length") == 1:
+                self._known = _KnownHead(self._looked_at, head)
             self._looked_at = None
         self._open(head)
 

@@ -28,8 +28,8 @@ class Head(msgspec.Struct):
     keep_alive: bool
     """Whether the client wants, and may have, another request on its connection."""
     read: object = None
-    """What was read from it, for those that get it again: a head that is the same but for its
-    length is not made anew on its connection."""
+    """What was read from it, for those that get it again: once it was, a head that is the same but
+    for its length is not made anew on its connection, and says the length of the first."""
 
 
 class Exchange(Protocol):
