@@ -20,12 +20,12 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 
-from rhizome.clock import SystemClock
 from rhizome.fleet.records import WorkerRecord, WorkerState
 from rhizome.render.renderer import Renderer
 from rhizome.wire.kv_events import KVEvent, decode_batch
 from router.trust.causes import State
 from router.trust.machine import Trust
+from tests.support.clocks import HurriedClock
 from tests.support.engine_contract.engines import PROFILE, simulated
 from tests.support.serving import Api, running_api, settings_with
 from tests.support.waiting import eventually
@@ -37,18 +37,9 @@ BLOCK = 16
 MODEL = "m"
 Body = dict[str, Any]
 _HURRY = 5.0
+"""Speed of the router's clock: checks come sooner, and still after what they check."""
 _LOOK_EVERY_S = 0.06
 """Requests closer together than this, by the router's clock, are not all looked at."""
-
-
-class HurriedClock(SystemClock):
-    """The router's: checks are due sooner, and still come after what they check."""
-
-    def monotonic_s(self) -> float:
-        return _HURRY * SystemClock.monotonic_s()
-
-    async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s / _HURRY)
 
 
 @dataclass
@@ -245,7 +236,7 @@ async def rigged(
     }
     async with (
         simulated(words, model=MODEL, profile=changed) as worker,
-        running_api(settings_with(**flags), clock=HurriedClock()) as api,
+        running_api(settings_with(**flags), clock=HurriedClock(_HURRY)) as api,
         aiohttp.ClientSession() as http,
     ):
         door = Door(f"http://127.0.0.1:{worker.port}")

@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from rhizome.clock import SystemClock
-from rhizome.ids import new_id
-from tests.support.fake_engine import FakeEngine, running_engine
-from tests.support.serving import Api
+from tests.support.clocks import HurriedClock
+from tests.support.fake_engine import FakeEngine
 from tests.support.stored_responses import HI, MINE, THEIRS, ask, running
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def namespace() -> str:
-    return new_id("test")
-
-
-class MovableClock(SystemClock):
+class MovableClock(HurriedClock):
     """The machine's clock, its date some time ahead."""
 
     ahead_s = 0.0
 
     def wall_s(self) -> float:
         return super().wall_s() + self.ahead_s
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with running_engine(FakeEngine()) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def api(valkey_url: str, namespace: str, engine: FakeEngine) -> AsyncIterator[Api]:
-    async with running(valkey_url, namespace) as api:
-        api.join(engine)
-        yield api
-
-
-@pytest.fixture
-async def http(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=20, headers=MINE) as http:
-        yield http
 
 
 async def test_a_response_continues_another(http: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -144,7 +117,7 @@ async def test_a_refused_request_leaves_nothing(
 async def test_a_promised_response_is_in_progress_for_as_long_as_it_takes(
     stream: bool, valkey_url: str, namespace: str, engine: FakeEngine
 ) -> None:
-    clock, engine.hold = MovableClock(), asyncio.Event()
+    clock, engine.hold = MovableClock(10.0), asyncio.Event()
     async with (
         running(valkey_url, namespace, clock) as api,
         httpx.AsyncClient(base_url=api.url, timeout=60, headers=MINE) as http,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -12,37 +11,12 @@ import pytest
 from openai import AsyncOpenAI, AsyncStream, RateLimitError
 from openai.types.responses import ResponseStreamEvent
 
-from rhizome.ids import new_id
 from tests.support.fake_engine import FakeEngine, running_engine
 from tests.support.serving import Api
 from tests.support.stored_responses import HI, MINE, ask, running
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def namespace() -> str:
-    return new_id("test")
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with running_engine(FakeEngine()) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def api(valkey_url: str, namespace: str, engine: FakeEngine) -> AsyncIterator[Api]:
-    async with running(valkey_url, namespace) as api:
-        api.join(engine)
-        yield api
-
-
-@pytest.fixture
-async def http(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=20, headers=MINE) as http:
-        yield http
 
 
 async def test_a_response_in_the_background(http: httpx.AsyncClient, engine: FakeEngine) -> None:
