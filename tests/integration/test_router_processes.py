@@ -8,12 +8,13 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
+import pytest_asyncio
 import yaml
 
 from cluster.local.ports import free_port
@@ -28,23 +29,38 @@ from tests.support.router_rig import (
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+SETTINGS = "settings.yaml"
 
 
-@pytest.fixture
-async def router(tmp_path: Path) -> AsyncIterator[RunningRouter]:
-    settings = tmp_path / "settings.yaml"
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def workers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[str]]:
+    async with simulated_workers(tmp_path_factory.mktemp("workers"), 2) as flags:
+        yield flags
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def router(
+    workers: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningRouter]:
+    """Whatever a test does to it, it is whole again when the test ends."""
+    async with _two_processes(tmp_path_factory.mktemp("router"), workers) as started:
+        yield started
+
+
+@asynccontextmanager
+async def _two_processes(directory: Path, workers: list[str]) -> AsyncIterator[RunningRouter]:
+    settings = directory / SETTINGS
     settings.write_text(yaml.safe_dump({"router": {"shutdown_grace_s": 20}}))
-    async with simulated_workers(tmp_path, 2) as workers:
-        flags = ("--processes", "2", "--config", str(settings))
-        async with running_router(tmp_path, workers, *flags) as started:
+    flags = ("--processes", "2", "--config", str(settings))
+    async with running_router(directory, workers, *flags) as started:
 
-            async def both_know_the_workers() -> bool:
-                page = await started.page()
-                known = re.findall(r'^router_workers{.*process="(\d+)".*} [12]', page, re.M)
-                return len(set(known)) == 2
+        async def both_know_the_workers() -> bool:
+            page = await started.page()
+            known = re.findall(r'^router_workers{.*process="(\d+)".*} [12]', page, re.M)
+            return len(set(known)) == 2
 
-            await eventually(both_know_the_workers, within_s=60)
-            yield started
+        await eventually(both_know_the_workers, within_s=60)
+        yield started
 
 
 def _children(router: RunningRouter) -> set[int]:
@@ -106,48 +122,54 @@ async def test_one_page_shows_every_process_and_each_hears_of_the_other(
         return await router.samples("router_peers") == [1.0, 1.0]
 
     await eventually(know_each_other, within_s=30)
+    before = sum(await router.samples("router_requests_total"))
     async with under_load([router.url], 8, fresh=True) as load:
         await eventually(lambda: load.answered >= 60, within_s=60)
     answered = load.answered
 
     async def all_counted() -> bool:
-        return sum(await router.samples("router_requests_total")) >= answered
+        return sum(await router.samples("router_requests_total")) - before >= answered
 
     await eventually(all_counted, within_s=30)
     page = await router.page()
     assert len(set(re.findall(r'router_requests_total{process="(\d+)"', page))) == 2
 
 
-async def test_settings_that_are_not_valid_change_nothing(
-    router: RunningRouter, tmp_path: Path
-) -> None:
-    before = _children(router)
-    (tmp_path / "settings.yaml").write_text("router: {no_such_setting: 1}")
+async def test_settings_that_are_not_valid_change_nothing(router: RunningRouter) -> None:
+    before, settings = _children(router), router.log.parent / SETTINGS
+    valid = settings.read_text()
+    settings.write_text("router: {no_such_setting: 1}")
     router.process.send_signal(signal.SIGHUP)
     await eventually(
         lambda: "the settings stay as they were" in router.log.read_text(), within_s=30
     )
+    settings.write_text(valid)
     assert _children(router) == before
 
 
 async def test_stopping_lets_running_answers_end_and_leaves_no_process(
-    router: RunningRouter,
+    workers: list[str], tmp_path: Path
 ) -> None:
-    children = _children(router)
-    async with under_load([router.url], 4, fresh=True) as load:
+    async with (
+        _two_processes(tmp_path, workers) as router,
+        under_load([router.url], 4, fresh=True) as load,
+    ):
+        children = _children(router)
         await eventually(lambda: load.answered > 10, within_s=60)
         router.process.terminate()
         status = await asyncio.to_thread(router.process.wait, 60)
     assert status == 0
+    assert len(children) == 2
     assert not any(psutil.pid_exists(child) for child in children)
     cut = [failure for failure in load.failures if "Connect" not in failure]
     assert cut == [], "refused, never cut"
 
 
-async def test_from_the_first_answer_on_every_process_knows_the_workers(tmp_path: Path) -> None:
-    async with simulated_workers(tmp_path, 2) as workers:
-        with _starting(tmp_path, *workers, "--processes", "3") as url:
-            assert await _readiness(url, answers=60) == {200}
+async def test_from_the_first_answer_on_every_process_knows_the_workers(
+    workers: list[str], tmp_path: Path
+) -> None:
+    with _starting(tmp_path, *workers, "--processes", "3") as url:
+        assert await _readiness(url, answers=60) == {200}
 
 
 async def test_processes_without_workers_say_that_they_are_not_ready(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from rhizome.stores.valkey import EmbeddedValkey
 from tests.support.router_rig import (
@@ -37,8 +37,10 @@ class Rig:
         return [sum(await router.samples("router_peers_in_flight")) for router in self.routers]
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    """For all tests; the last one kills a router."""
+    tmp_path = tmp_path_factory.mktemp("routers")
     valkey = EmbeddedValkey(tmp_path / "valkey")
     await valkey.start()
     try:

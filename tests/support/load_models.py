@@ -12,12 +12,13 @@ from typing import Any
 
 from aiohttp import web
 
-from workers.demo_tokenizer import as_json, chat_template, tokenizer_config, train_tokenizer
+from tests.support.engine_contract.engines import trained_tokenizer
+from workers.demo_tokenizer import as_json, chat_template, tokenizer_config
 
 
 def save_demo_tokenizer(directory: Path) -> Path:
     """Writes what a model's directory holds of the tokenizer."""
-    train_tokenizer().save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(trained_tokenizer(), encoding="utf-8")
     (directory / "tokenizer_config.json").write_text(as_json(tokenizer_config(32_768)))
     (directory / "chat_template.jinja").write_text(chat_template())
     (directory / "config.json").write_text("{}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import signal
 import subprocess
@@ -54,6 +55,12 @@ class RunningEngine:
     events: str
 
 
+@functools.cache
+def trained_tokenizer() -> str:
+    """The demonstration models' tokenizer as text, trained once a run."""
+    return demo.train_tokenizer().to_str(pretty=False)
+
+
 def write_tokenizer(directory: Path) -> Path:
     """What there is of `demo:llama` besides its weights."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,7 @@ def write_tokenizer(directory: Path) -> Path:
     texts = {
         "config.json": demo.as_json(model_config(sizes)),
         "generation_config.json": demo.as_json(ends),
-        "tokenizer.json": demo.train_tokenizer().to_str(pretty=False),
+        "tokenizer.json": trained_tokenizer(),
         "tokenizer_config.json": demo.as_json(demo.tokenizer_config(sizes.max_model_len)),
         "chat_template.jinja": demo.chat_template(),
     }
