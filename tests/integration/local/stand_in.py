@@ -3,7 +3,8 @@
 `supervise DIRECTORY`: a warden, a supervisor with three services, and grandchildren of theirs.
 `serve NAME`: a service that starts a child of its own in a new session and waits.
 `stubborn`: ignores SIGTERM.
-Each writes its pid to `DIRECTORY/pids`.
+Each writes its pid to `DIRECTORY/pids`. Only who supervises imports what is Rhizome's: there are
+many of the others.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-from cluster.local.layout import ClusterFiles
-from cluster.local.services import Services, child_environment
-from cluster.local.warden import run_warded
-from rhizome.clock import SystemClock
 
 SERVICES = ("router", "batch", "controller")
 
@@ -35,6 +31,10 @@ def supervise(directory: Path) -> int:
 
 
 async def _supervise(directory: Path) -> int:
+    from cluster.local.layout import ClusterFiles
+    from cluster.local.services import Services, child_environment
+    from rhizome.clock import SystemClock
+
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -69,6 +69,8 @@ def stubborn(directory: Path) -> int:
 if __name__ == "__main__":
     role, place = sys.argv[1], Path(sys.argv[2])
     if role == "supervise":
+        from cluster.local.warden import run_warded
+
         note_pid(place)
         sys.exit(run_warded(lambda: supervise(place), grace_s=0.3))
     sys.exit({"serve": serve, "stubborn": stubborn}[role](place))
