@@ -61,6 +61,8 @@ class Arrivals:
     def all(self) -> Keys:
         """All keys that may be held, none twice, in order of arrival."""
         keys = self._keys()[self._begin :]
+        if len(keys) == self.count:
+            return keys.copy()
         _, last = np.unique(keys[::-1], return_index=True)
         return keys[np.sort(len(keys) - 1 - last)]
 

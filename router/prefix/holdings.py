@@ -100,11 +100,11 @@ class Holdings:
                 after[same] = before
             else:
                 number = self.sets.number(mask | bit)
-                self.sets.move(before, number, int(same.sum()))
+                self.sets.move(before, number, int(np.count_nonzero(same)))
                 after[same] = number
         room = len(self._table)
         self._table.put_found(keys, places, after | stamps)
-        new = int((numbers == 0).sum())
+        new = len(numbers) - int(np.count_nonzero(numbers))
         if len(self._table) != room + new:
             self._forget_unkept(keys, numbers, after, changed)
         return keys if changed.all() else keys[changed]
@@ -123,15 +123,15 @@ class Holdings:
             mask = self.sets.masks[before]
             if mask & bit:
                 number = self.sets.number(mask & ~bit)
-                self.sets.move(before, number, int(same.sum()))
+                self.sets.move(before, number, int(np.count_nonzero(same)))
                 held |= same
                 after[same] = number
         gone = held & (after == 0)
         stay = held & (after != 0)
         if stay.any():
             self._table.put_again(keys[stay], places[stay], after[stay] | entries[stay] & ~_LOWER)
-        self._table.pop_many(keys[gone])
-        return int(held.sum())
+        self._table.pop_found_many(keys[gone], places[gone])
+        return int(np.count_nonzero(held))
 
     def holds(self, block: int) -> bool:
         """Whether anybody holds the block."""
@@ -175,7 +175,7 @@ class Holdings:
         held some, as mask, and how many."""
         _, entries = self._table.pop_lowest(_SHARE_TO_EVICT, _BUCKETS_PER_LOOK)
         for number, same in _parts(entries & _LOWER):
-            mask, count = self.sets.masks[number], int(same.sum())
+            mask, count = self.sets.masks[number], int(np.count_nonzero(same))
             self.sets.move(number, 0, count)
             yield mask, count
 
@@ -273,7 +273,7 @@ class Holdings:
         lost = (before == 0) & ((self._table.get_many(keys) & _LOWER) == 0)
         changed &= ~lost
         for number, same in _parts(after[lost]):
-            self.sets.move(number, 0, int(same.sum()))
+            self.sets.move(number, 0, int(np.count_nonzero(same)))
 
 
 def _keys(blocks: Hashes) -> Keys:

@@ -183,8 +183,16 @@ class BlockTable:
             for position, one in enumerate(mixed.tolist()):
                 if one in self._overflow:
                     values[position] = self._overflow.pop(one)
-        self._step(len(keys))
+        self._step(min(len(keys), _STEP))
         return values
+
+    def pop_found_many(self, keys: Keys, places: Places) -> None:
+        """Forgets keys just found, all of which there are."""
+        if (places >= 0).all():
+            self._page.remove_many(places)
+            self._step(min(len(keys), _STEP))
+        else:
+            self.pop_many(keys)
 
     def pop_lowest(self, share: float, buckets_max: int) -> tuple[Keys, Numbers]:
         """Looks at the next `buckets_max` buckets and takes out that share of what is there, those
@@ -250,7 +258,7 @@ class BlockTable:
             if held + count <= self._page.slots * (_CROWDED if is_crowded else _FULL):
                 return
             bits = self._page.bits + 1
-            while held + count > (WIDTH << bits) * _FULL / 2:
+            while held + count > (WIDTH << bits) * _CROWDED:
                 bits += 1
             self._old, self._moved = self._page, 0
             self._page = Page(bits)

@@ -20,3 +20,13 @@ def test_comings_and_goings_at_one_size_lose_nothing(monkeypatch: pytest.MonkeyP
             held.pop_many(chains[place - 64])
         assert len(held) == 50 * min(place + 1, 64)
     held.check_invariants()
+
+
+def test_a_table_that_grows_takes_no_more_than_twice_what_it_had() -> None:
+    rng = np.random.default_rng(2)
+    held = BlockTable()
+    for _ in range(400):
+        held.put_many(rng.integers(0, 2**63, 100).astype(np.uint64), np.ones(100, np.uint64))
+        if len(held) > 1000:  # 16 bytes a slot; while it moves over, the one that was full too
+            assert held.bytes_used < (len(held) + 100) * 16 * 3 / 0.8
+    held.check_invariants()
