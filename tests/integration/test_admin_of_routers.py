@@ -9,15 +9,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from cluster.local.ports import free_port
+from rhizome.cli.errors import explain as tell
+from rhizome.cli.main import application
+from rhizome.errors import StartError
 from rhizome.ids import hash_of
 from rhizome.settings.load import environment_copy
 from tests.support.engine_contract.engines import write_tokenizer
@@ -58,16 +63,15 @@ class Rig:
     def command(self, *arguments: str, status: int = 0, key_file: Path | None = None) -> str:
         """What the command printed; it must end with `status`."""
         admins = [word for one in self.routers for word in ("--admin", one.admin)]
-        ended = subprocess.run(
-            [*RHIZOME, *arguments, *admins, "--key-file", str(key_file or self.key_file)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env=environment_copy() | {"COLUMNS": "200"},
-        )
-        assert ended.returncode == status, ended.stdout + ended.stderr
-        return ended.stdout + ended.stderr
+        words = [*arguments, *admins, "--key-file", str(key_file or self.key_file)]
+        ended = CliRunner().invoke(application(), words, env={"COLUMNS": "200"})
+        said, exit_code = ended.output, ended.exit_code
+        if isinstance(ended.exception, StartError):
+            with redirect_stderr(StringIO()) as told:
+                exit_code = tell(ended.exception)
+            said += told.getvalue()
+        assert exit_code == status, said
+        return said
 
 
 @contextmanager
@@ -94,7 +98,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(claim: Callable[[], bool]) -> None:
-    asyncio.run(eventually(claim, within_s=120.0, every_s=0.1))
+    asyncio.run(eventually(lambda: asyncio.to_thread(claim), within_s=120.0, every_s=0.1))
 
 
 @pytest.fixture(scope="module")
