@@ -48,10 +48,10 @@ class Call(msgspec.Struct, eq=False):
     def __post_init__(self) -> None:
         self.decision = Decision(
             request_id=self.request_id,
-            path=self.path,
+            path=self.endpoint.path,
             asked_model=self.body.model,
             key=self.principal.name,
-            priority=self.priority.value,
+            priority=self.priority,
             streamed=self.body.stream,
             accepted_at_s=self.accepted_at_s,
         )

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
+
+import msgspec
 
 from rhizome.errors import (
     RequestError,
@@ -50,7 +53,7 @@ class Delivery:
     def comments(self, call: Call, client: Client) -> Comments | None:
         """Comments to the client of a stream from now on, if they are wanted; `end` pairs."""
         interval_s = self._settings.comment_interval_s
-        if not interval_s or not call.body.stream:
+        if not interval_s or not call.decision.streamed:
             return None
         headers = (
             ("x-request-id", call.request_id),
@@ -75,9 +78,14 @@ class Delivery:
             ("x-rhizome-prefix-tokens", str(assignment.predicted_tokens)),
             *call.marks,
         )
-        attempt = _Attempt(call, client, self._settings, facts)
-        attempt.began = lambda: self._dispatcher.first_byte(assignment)
-        attempt.may_fault = is_last_try
+        attempt = _Attempt(
+            call,
+            client,
+            self._settings,
+            facts,
+            may_fault=is_last_try,
+            began=partial(self._dispatcher.first_byte, assignment),
+        )
         await self._exchange(call, assignment.target, attempt, client)
 
     async def run_outside(self, call: Call, target: Target, client: Client) -> None:
@@ -90,8 +98,7 @@ class Delivery:
             ("x-rhizome-worker", target.target_id),
             *call.marks,
         )
-        attempt = _Attempt(call, client, self._settings, facts)
-        attempt.may_fault = lambda: True
+        attempt = _Attempt(call, client, self._settings, facts, may_fault=lambda: True)
         await self._exchange(call, target, attempt, client)
 
     async def _exchange(
@@ -130,73 +137,48 @@ class Delivery:
         return ended
 
 
-class _Attempt:
+class _Attempt(msgspec.Struct, eq=False):
     """One worker's answer on its way to the client."""
 
-    __slots__ = (
-        "_call",
-        "_client",
-        "_connection",
-        "_headers",
-        "_parts",
-        "_scanner",
-        "_settings",
-        "_size",
-        "_status",
-        "began",
-        "facts",
-        "has_failed",
-        "has_relayed",
-        "has_token",
-        "may_fault",
-    )
-
-    def __init__(
-        self,
-        call: Call,
-        client: Client,
-        settings: RelaySettings,
-        facts: Headers,
-    ) -> None:
-        self._call = call
-        self._client = client
-        self._settings = settings
-        self.facts = facts
-        self.began: Callable[[], None] | None = None
-        """Told of a stream's first token."""
-        self._connection: WorkerConnection | None = None
-        self._scanner: EventScanner | None = None
-        self._status = 0
-        self._headers: dict[bytes, bytes] = {}
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.may_fault: Callable[[], bool] | None = None
-        """Whether a 5xx of the worker is passed on; asked if there is one."""
-        self.has_relayed = False
-        """The client has got some of this answer."""
-        self.has_token = False
-        """Some of it was more than what engines send before they work."""
-        self.has_failed = False
-        """The engine itself has told the client of its failure."""
+    call: Call
+    client: Client
+    settings: RelaySettings
+    facts: Headers
+    may_fault: Callable[[], bool]
+    """Whether a 5xx of the worker is passed on; asked if there is one."""
+    began: Callable[[], None] | None = None
+    """Told of a stream's first token."""
+    connection: WorkerConnection | None = None
+    scanner: EventScanner | None = None
+    status: int = 0
+    headers: dict[bytes, bytes] = {}
+    parts: list[bytes] = []
+    size: int = 0
+    has_relayed: bool = False
+    """The client has got some of this answer."""
+    has_token: bool = False
+    """Some of it was more than what engines send before they work."""
+    has_failed: bool = False
+    """The engine itself has told the client of its failure."""
 
     def on(self, connection: WorkerConnection) -> None:
-        self._connection = connection
-        self._client.follow(connection)
+        self.connection = connection
+        self.client.follow(connection)
 
     def answered(self, status: int, headers: dict[bytes, bytes]) -> None:
-        if status >= 500 and self.may_fault is not None and not self.may_fault():
+        if status >= 500 and not self.may_fault():
             raise WorkerFaulted(f"the worker answered {status}")
-        self._status, self._headers = status, headers
+        self.status, self.headers = status, headers
         if headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-            call = self._call
-            self._scanner = EventScanner(
+            call = self.call
+            self.scanner = EventScanner(
                 call.endpoint.dialect,
                 strip_usage=call.body.usage_added,
-                event_bytes_max=self._settings.line_bytes_max,
+                event_bytes_max=self.settings.line_bytes_max,
             )
 
     def received(self, data: bytes) -> None:
-        scanner = self._scanner
+        scanner = self.scanner
         if scanner is None:
             self._keep(data)
             return
@@ -207,75 +189,75 @@ class _Attempt:
         if out:
             if not self.has_relayed:
                 self._begin()
-            self._client.write(out)
+            self.client.write(out)
             if not self.has_token:
                 self._look_for_token(out)
-        connection = self._connection
+        connection = self.connection
         if connection is not None and self.has_token:
-            passage = None if scanner.held_bytes else self._client.passage()
-            connection.pass_on(passage, self._call.endpoint.dialect.marks)
+            passage = None if scanner.held_bytes else self.client.passage()
+            connection.pass_on(passage, self.call.endpoint.dialect.marks)
 
     def ended(self) -> None:
-        scanner = self._scanner
+        scanner = self.scanner
         if scanner is None:
             self._relay_whole()
             return
         self.has_failed = scanner.failed
         if not (scanner.done or scanner.failed):
             raise WorkerUnreachable("the worker ended its stream without an end mark")
-        self._call.stop_comments()
-        self._client.end()
+        self.call.stop_comments()
+        self.client.end()
 
     def left(self) -> None:
         """Nothing more will come, whether it was all or not."""
-        self._client.follow(None)
-        if self._scanner is not None:
-            self._call.usage = self._scanner.usage
+        self.client.follow(None)
+        if self.scanner is not None:
+            self.call.usage = self.scanner.usage
 
     def _look_for_token(self, events: bytes) -> None:
-        preludes = self._call.endpoint.dialect.preludes
+        preludes = self.call.endpoint.dialect.preludes
         whole = events.removesuffix(_EVENT_END).split(_EVENT_END) if preludes else ()
         if whole and all(event.startswith(preludes) for event in whole):
-            if self._connection is not None:
-                self._connection.await_token()
+            if self.connection is not None:
+                self.connection.await_token()
             return
         self.has_token = True
-        self._call.stop_comments()
+        self.call.stop_comments()
         if self.began is not None:
             self.began()
 
     def _begin(self) -> None:
         """The first byte of a stream."""
         self.has_relayed = True
-        self._call.status = self._status
-        if not self._client.started:
-            self._client.start(self._status, self._content_type(), self._headers_out())
+        self.call.status = self.status
+        if not self.client.started:
+            self.client.start(self.status, self._content_type(), self._headers_out())
 
     def _keep(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._settings.response_bytes_max:
+        self.size += len(data)
+        if self.size > self.settings.response_bytes_max:
             raise WorkerUnreachable(
-                f"the worker's answer is longer than {self._settings.response_bytes_max} bytes"
+                f"the worker's answer is longer than {self.settings.response_bytes_max} bytes"
             )
-        self._parts.append(data)
+        self.parts.append(data)
 
     def _relay_whole(self) -> None:
-        body = b"".join(self._parts)
-        call, client = self._call, self._client
-        call.status = self._status
+        body = b"".join(self.parts)
+        call, client = self.call, self.client
+        call.status = self.status
         call.usage = call.endpoint.dialect.usage(body)
         self.has_relayed = True
-        self._call.stop_comments()
+        call.stop_comments()
         if client.started:  # by comments: the answer to a stream that the worker refused
             client.end(b"data: " + b"".join(body.splitlines()) + b"\n\n")
         else:
-            client.whole(self._status, self._content_type(), self._headers_out(), body)
+            client.whole(self.status, self._content_type(), self._headers_out(), body)
 
     def _content_type(self) -> str:
-        return self._headers.get(b"content-type", b"application/json").decode("latin-1")
+        return self.headers.get(b"content-type", b"application/json").decode("latin-1")
 
     def _headers_out(self) -> Headers:
-        retry_after = self._headers.get(b"retry-after")
+        retry_after = self.headers.get(b"retry-after")
         if retry_after is None:
             return self.facts
         return (*self.facts, ("retry-after", retry_after.decode("latin-1")))

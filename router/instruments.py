@@ -7,12 +7,16 @@ a request. All use is on one event loop, so that none is needed here.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+S = TypeVar("S")
 
 
 class Count:
@@ -42,6 +46,17 @@ class Spread:
         self.sum += value
 
 
+class _Series(dict[tuple[str, ...], S]):
+    """Series by label values; one that is asked for is shown from then on."""
+
+    def __init__(self, make: Callable[[], S]) -> None:
+        self._make = make
+
+    def __missing__(self, values: tuple[str, ...]) -> S:
+        found = self[values] = self._make()
+        return found
+
+
 class Counter(Collector):
     """Counts by label values; the label values must be of bounded number."""
 
@@ -51,28 +66,26 @@ class Counter(Collector):
         self._name = name
         self._text = text
         self._labels = labels
-        self._series: dict[tuple[str, ...], Count] = {}
+        self.series = _Series(Count)
+        """By label values."""
         if not labels:
-            self._series[()] = Count()
+            self.labels()
         registry.register(self)
 
     def labels(self, *values: str) -> Count:
-        """The series of these label values; it is shown from now on."""
-        found = self._series.get(values)
-        if found is None:
-            found = self._series[values] = Count()
-        return found
+        """The series of these label values."""
+        return self.series[values]
 
     def inc(self, amount: float = 1.0) -> None:
         """Of a counter without labels."""
-        self._series[()].value += amount
+        self.series[()].value += amount
 
     def describe(self) -> Iterable[Metric]:
         return [CounterMetricFamily(self._name, self._text, labels=self._labels)]
 
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
-        for values, series in self._series.items():
+        for values, series in self.series.items():
             family.add_metric(values, series.value)
         yield family
 
@@ -93,28 +106,26 @@ class Histogram(Collector):
         self._text = text
         self._labels = labels
         self._bounds = [float(bound) for bound in buckets]
-        self._series: dict[tuple[str, ...], Spread] = {}
+        self.series = _Series(partial(Spread, self._bounds))
+        """By label values."""
         if not labels:
-            self._series[()] = Spread(self._bounds)
+            self.labels()
         registry.register(self)
 
     def labels(self, *values: str) -> Spread:
-        """The series of these label values; it is shown from now on."""
-        found = self._series.get(values)
-        if found is None:
-            found = self._series[values] = Spread(self._bounds)
-        return found
+        """The series of these label values."""
+        return self.series[values]
 
     def observe(self, value: float) -> None:
         """Of a histogram without labels."""
-        self._series[()].observe(value)
+        self.series[()].observe(value)
 
     def describe(self) -> Iterable[Metric]:
         return [HistogramMetricFamily(self._name, self._text, labels=self._labels)]
 
     def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for values, series in self._series.items():
+        for values, series in self.series.items():
             below, buckets = 0, []
             for bound, count in zip((*self._bounds, float("inf")), series.counts, strict=True):
                 below += count

@@ -6,6 +6,7 @@ Numbers are read from the load book, from what other routers told, and from the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Loads:
     def __init__(self, sources: LoadSources, targets: tuple[Target, ...]) -> None:
         self._sources = sources
         self._targets = targets
+        self._names = [target.target_id for target in targets]
         self._elsewhere = [(0, 0)] * len(targets)
         """Requests in flight and queued tokens that are in others' books."""
         self._has_plans = False
@@ -61,12 +63,11 @@ class Loads:
 
     def refresh_own(self, row: int) -> None:
         """Reads again what this router has sent there."""
-        own = self._sources.book.load(self._targets[row].target_id)
-        in_flight, queued_tokens = self._elsewhere[row]
-        self.in_flight[row] = own.in_flight + in_flight
-        self.queued_tokens[row] = own.queued_tokens + queued_tokens
-        self.head_tokens[row] = own.head_tokens
-        self.head_since_s[row] = own.head_since_s
+        own = self._sources.book.load(self._names[row])
+        in_flight, queued_tokens, self.head_tokens[row], self.head_since_s[row] = own
+        in_flight_elsewhere, queued_elsewhere = self._elsewhere[row]
+        self.in_flight[row] = in_flight + in_flight_elsewhere
+        self.queued_tokens[row] = queued_tokens + queued_elsewhere
 
     def plan(self, row: int, work_tokens: int) -> None:
         """Counts work as queued at a target that will get it, until `forget_plans`."""
@@ -115,10 +116,9 @@ class FewLoads(Loads):
             left = list(map(int.__add__, left, self.planned_tokens))
         if any(left):
             left = left.copy()
-            for row, head in enumerate(self.head_tokens):
-                if head:
-                    done = (now_s - self.head_since_s[row]) * speeds[row]
-                    left[row] -= int(min(done, head * _HEAD_DONE_MAX))
+            for row in compress(range(len(left)), self.head_tokens):
+                done = (now_s - self.head_since_s[row]) * speeds[row]
+                left[row] -= int(min(done, self.head_tokens[row] * _HEAD_DONE_MAX))
         return left
 
 

@@ -89,13 +89,13 @@ class RouterMetrics:
 
     def decided(self, call: Call, assignment: Assignment) -> None:
         """A worker was chosen for the call."""
-        self.decisions.labels(assignment.choice.reason).inc()
+        self.decisions.series[(assignment.choice.reason,)].value += 1
         waited_s = assignment.assigned_at_s - call.accepted_at_s
-        self.admission_seconds.labels(call.body.model).observe(max(0.0, waited_s))
+        self.admission_seconds.series[(call.body.model,)].observe(waited_s if waited_s > 0 else 0.0)
 
     def rendered(self, model: str, why: Why) -> None:
         """A prompt's token ids are known, or not for that reason."""
-        self.prompts.labels(model if self._knows_model(model) else "unknown", why).value += 1
+        self.prompts.series[model if self._knows_model(model) else "unknown", why].value += 1
 
     def loop_late(self, late_s: float) -> None:
         """The event loop was late by so much."""
@@ -112,20 +112,21 @@ class RouterMetrics:
     def settled(self, call: Call, outcome: Outcome, now_s: float) -> None:
         """The call has ended; called exactly once for each."""
         model = call.body.model if self._knows_model(call.body.model) else "unknown"
-        self.requests.labels(call.path, model, outcome.value).inc()
-        self.seconds.labels(model).observe(max(0.0, now_s - call.accepted_at_s))
-        assignment = call.assignment
+        self.requests.series[call.endpoint.path, model, outcome].value += 1
+        took_s = now_s - call.accepted_at_s
+        self.seconds.series[(model,)].observe(took_s if took_s > 0 else 0.0)
+        assignment, usage = call.assignment, call.usage
         if assignment is None:
             return
         if assignment.first_byte_at_s is not None:
             first_s = assignment.first_byte_at_s - call.accepted_at_s
             self.first_byte_seconds.labels(model).observe(max(0.0, first_s))
-        if call.usage is None:
+        if usage is None:
             return
-        self.prompt_tokens.labels(model).inc(call.usage.prompt_tokens)
-        self.completion_tokens.labels(model).inc(call.usage.completion_tokens or 0)
-        if call.usage.cached_tokens is not None and assignment.job.prompt.exact:
-            predicted, actual = assignment.predicted_tokens, call.usage.cached_tokens
+        self.prompt_tokens.series[(model,)].value += usage.prompt_tokens
+        self.completion_tokens.series[(model,)].value += usage.completion_tokens or 0
+        if usage.cached_tokens is not None and assignment.job.prompt.exact:
+            predicted, actual = assignment.predicted_tokens, usage.cached_tokens
             self.predicted_cached_tokens.labels(model).inc(predicted)
             self.actual_cached_tokens.labels(model).inc(actual)
             self.prediction_error_tokens.labels(model).observe(predicted - actual)

@@ -49,7 +49,7 @@ class Renderings:
 
     async def render(self, body: EngineBody, record: WorkerRecord | None) -> Rendered:
         """The body's prompt; raises nothing for any body. What generates nothing has none."""
-        if not isinstance(body, ChatBody | CompletionBody):
+        if not isinstance(body, (ChatBody, CompletionBody)):
             return Rendered(None, b"", Why.SHAPE)
         loading = self._rendering(record) if record is not None else None
         if loading is None or not loading.done():

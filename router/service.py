@@ -116,7 +116,8 @@ class Service:
 
     async def _serve(self, call: Call, client: Client, fallbacks: tuple[Fallback, ...]) -> None:
         """From the fleet; from elsewhere where the fleet cannot, in the order of the fallbacks."""
-        call.body = await self.media.inlined(call.body)
+        if self.media.may_inline(call.body):
+            call.body = await self.media.inlined(call.body)
         try:
             return await self._serve_from_fleet(call, client)
         except RequestError as error:
@@ -250,7 +251,7 @@ def _job(call: Call, prompt: Prompt) -> Job:
         priority=call.priority,
         session=call.body.session,
         completion_tokens_max=call.body.max_tokens,
-        streamed=call.body.stream,
+        streamed=call.decision.streamed,
         decision=call.decision,
     )
 

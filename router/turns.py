@@ -67,8 +67,9 @@ class Turns:
         if first_s is not None and first_s <= now_s + dispatcher.least_prefill_s(job):
             return None
         until_s = now_s + self._settings.hold_s_max
+        waiting = self._line.length(model)
         found = dispatcher.assign_or_hold(
-            job, may_hold=self._may_hold(model, until_s, now_s), in_line=self._in_line(model)
+            job, may_hold=self._may_hold(waiting, until_s, now_s), in_line=self._in_line(waiting)
         )
         return found if isinstance(found, Assignment) else None
 
@@ -129,18 +130,15 @@ class Turns:
         self._line.check_invariants()
         assert len(self._line) <= len(self._jobs)
 
-    def _may_hold(self, model: str, until_s: float, now_s: float) -> bool:
-        """Whether a job that may wait until then though there is room for it may do so now."""
+    def _may_hold(self, waiting: int, until_s: float, now_s: float) -> bool:
+        """Whether a job that may wait until then though there is room for it may do so now, when so
+        many wait."""
         settings = self._settings
-        return (
-            settings.late_binding
-            and now_s < until_s
-            and self._line.length(model) <= settings.hold_length_max
-        )
+        return settings.late_binding and now_s < until_s and waiting <= settings.hold_length_max
 
-    def _in_line(self, model: str) -> int | None:
+    def _in_line(self, waiting: int) -> int | None:
         """Jobs that wait, for one that may wait for a place at a full worker."""
-        return self._line.length(model) if self._settings.late_binding else None
+        return waiting if self._settings.late_binding else None
 
     def _place(self, job: Job, pending: Pending, ticket: Ticket) -> Assignment | Held | None:
         """What the dispatcher says; None also if `pending` has got the reason why never."""
@@ -156,9 +154,10 @@ class Turns:
             pending.set_exception(error)
             return None
         until_s = min(ticket.rank_s, ticket.entered_at_s + self._settings.hold_s_max)
-        may_hold = self._may_hold(job.model, until_s, self._clock.monotonic_s())
+        waiting = self._line.length(job.model)
+        may_hold = self._may_hold(waiting, until_s, self._clock.monotonic_s())
         return self._dispatcher.assign_or_hold(
-            job, may_hold=may_hold, in_line=self._in_line(job.model)
+            job, may_hold=may_hold, in_line=self._in_line(waiting)
         )
 
     def _too_late(self, ticket: Ticket) -> QueueTimeout:

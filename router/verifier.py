@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+
+import msgspec
 
 from rhizome.clock import Clock
 from rhizome.fleet.records import WorkerRecord
@@ -43,8 +44,7 @@ _TROUBLE_S = 1.0
 _WORSE = {State.EXACT: 0, State.DEGRADED: 1, State.FALLBACK: 2}
 
 
-@dataclass(slots=True)
-class Expectation:
+class Expectation(msgspec.Struct, eq=False):
     """What was believed of a request's worker when the request was sent."""
 
     target: Target
@@ -56,8 +56,7 @@ class Expectation:
     """The counts of its worker's events; None if what they say is not looked at."""
 
 
-@dataclass(slots=True)
-class _Answer:
+class _Answer(msgspec.Struct, eq=False):
     """An answered request whose events are to be looked at."""
 
     expected: Expectation
@@ -119,13 +118,15 @@ class Verifier:
         target, prompt = assignment.target, assignment.job.prompt
         if not (prompt.exact or assignment.predicted_tokens):
             return None
-        with self._faults.contained(Part.TRUST):
+        try:
             scale = self.book.credit_scale(target.target_id)
             matched = round(assignment.predicted_tokens / scale) if scale else 0
             if not (prompt.exact and self._is_turn_of(target.target_id)):
                 return Expectation(target, prompt, matched, 0, None)
             return self.expectation(target, prompt, matched)
-        return None
+        except Exception as error:
+            self._faults.caught(Part.TRUST, error)
+            return None
 
     def _is_turn_of(self, target_id: str) -> bool:
         """Whether one more request of the target may be looked at closely."""
@@ -146,9 +147,13 @@ class Verifier:
 
     def answered(self, expected: Expectation, body: EngineBody, usage: Usage) -> None:
         """The request was answered whole."""
-        if expected.matched_tokens or expected.prompt.exact:
-            with self._faults.contained(Part.TRUST):
-                self.take(expected, usage, traits_of(body))
+        matched, cached = expected.matched_tokens, usage.cached_tokens
+        if not expected.prompt.exact and (not matched or cached is None):
+            return
+        try:
+            self.take(expected, usage, traits_of(body))
+        except Exception as error:
+            self._faults.caught(Part.TRUST, error)
 
     def take(self, expected: Expectation, usage: Usage, traits: Traits) -> None:
         """The same with the request's traits given."""

@@ -38,7 +38,7 @@ class Tenants:
             use = self._uses[decision.key] = Use()
             if len(self._uses) > 2 * KEYS_MAX:
                 del self._uses[min(self._uses, key=lambda name: self._uses[name].last_at_s)]
-        use.outcomes[ending.outcome.value] += 1
+        use.outcomes[ending.outcome] += 1
         use.prompt_tokens += ending.prompt_tokens or 0
         use.cached_tokens += ending.cached_tokens or 0
         use.completion_tokens += ending.completion_tokens or 0

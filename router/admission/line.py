@@ -52,7 +52,7 @@ class _Queue:
         self.admissions: deque[float] = deque(maxlen=_ADMISSIONS_REMEMBERED)
 
     def __len__(self) -> int:
-        return sum(len(tickets) for tickets in self.waiting.values())
+        return sum(map(len, self.waiting.values()))
 
 
 class WaitingLine:

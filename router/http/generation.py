@@ -187,7 +187,7 @@ class GenerationExchange:
 
     async def _serve(self) -> None:
         try:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            data = b"".join(self._parts)
             self._parts.clear()
             endpoint, asked = self._endpoint, self._asked
             call = Call(

@@ -93,10 +93,12 @@ class MediaFetcher:
         if self._session is not None:
             await self._session.close()
 
+    def may_inline(self, body: EngineBody) -> bool:
+        """Whether `inlined` may change the body: a quick look, False is certain."""
+        return may_refer(body.fields, beside=None if body.texts is None else "messages")
+
     async def inlined(self, body: EngineBody) -> EngineBody:
         """The body without URLs of media; raises `MediaRefused` or `MediaUnavailable`."""
-        if not may_refer(body.fields, beside=None if body.texts is None else "messages"):
-            return body
         urls = references(body.fields)
         if not urls:
             return body

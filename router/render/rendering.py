@@ -62,7 +62,7 @@ class Rendering:
 
     async def render(self, body: EngineBody) -> Rendered:
         """The prompt of the body (of several, the first); raises nothing for any body."""
-        if not isinstance(body, ChatBody | CompletionBody):
+        if not isinstance(body, (ChatBody, CompletionBody)):
             return Rendered(None, b"", Why.NO_PROMPT)
         if self._renderer is None and isinstance(body, ChatBody):
             return Rendered(None, render_approximate(body.fields, body.texts), Why.NO_TOKENIZER)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
+from operator import itemgetter
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -179,7 +180,8 @@ class FewCandidates(Candidates):
         return made
 
     def __getitem__(self, at: int) -> Candidate:
-        return Candidate._make((self.worker_ids[at], *[column[at] for column in self.lists]))
+        columns: tuple[list[Any], ...] = self.lists
+        return Candidate(self.worker_ids[at], *map(itemgetter(at), columns))
 
     def where(self, chosen: Sequence[bool] | npt.NDArray[np.bool_]) -> Candidates:
         if all(chosen):
