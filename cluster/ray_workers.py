@@ -84,7 +84,8 @@ class RayWorkers:
         if answer is None:
             return
         try:
-            await asyncio.wait_for(asyncio.wrap_future(answer.future()), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await asyncio.wrap_future(answer.future())
         except TimeoutError:
             _log.warning("worker %s did not %s within %g s", worker_id, method, deadline_s)
         except ray.exceptions.RayError as error:
@@ -95,7 +96,8 @@ class RayWorkers:
 
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._threads, work), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                return await loop.run_in_executor(self._threads, work)
         except TimeoutError as error:
             raise ClusterError(
                 f"Ray at {self._address} does not answer within {deadline_s:g} s",

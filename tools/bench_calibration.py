@@ -132,7 +132,8 @@ async def _worker(model: str) -> AsyncIterator[tuple[str, str]]:
             yield await _address(process), key_file.read_text().strip()
         finally:
             process.terminate()
-            await asyncio.wait_for(process.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:

@@ -36,6 +36,10 @@ OWNED = {
         ("rhizome/tasks.py",),
         "Start background work through its owner (rhizome/tasks.py):",
     ),
+    r"asyncio\.wait_for": (
+        (),
+        "Use asyncio.timeout: before Python 3.12 wait_for may lose a cancellation:",
+    ),
     r"(numpy\.|np\.)?random\.(?!Random$|Generator$|PCG64$)\w+(\..*)?": (
         (),
         "Take a random.Random as an argument; module-level chance cannot be seeded:",
@@ -83,6 +87,7 @@ def test_a_thing_that_has_an_owner_is_used_there_only(pattern: str) -> None:
         "from datetime import datetime\ndatetime.now()",
         "import asyncio\nasyncio.get_running_loop().create_task(x)",
         "import asyncio as aio\naio.ensure_future(x)",
+        "from asyncio import wait_for\nwait_for(x, 1)",
         "import random\nrandom.choice([1])",
         "from random import shuffle\nshuffle([1])",
         "import numpy as np\nnp.random.seed(1)",
