@@ -15,7 +15,7 @@ import re
 import threading
 from array import array
 from collections.abc import Callable, Iterable
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import tokenizers
@@ -24,8 +24,11 @@ BYTES_MAX = 32 * 2**20
 """Memory for one model's parts, in bytes (estimated)."""
 _PART_BYTES = 400
 ID_CODE = "I" if array("I").itemsize == 4 else "L"
+ID_BYTES = 4
 _numbers = count()
 _SHAPE = re.compile(r"<[^<>]+>")
+_ENDING_CHARS_MAX = 16
+"""What is no longer, with its border, is no part of its own, such as what ends every message."""
 
 
 def borders_of(tokenizer: tokenizers.Tokenizer) -> frozenset[str]:
@@ -73,7 +76,7 @@ class RememberedParts:
         bytes_max: int = BYTES_MAX,
     ) -> None:
         """`encode` gives the ids of a text without adding any, and may raise."""
-        self._borders = borders
+        self._find = re.compile("|".join(map(re.escape, borders))).finditer if borders else None
         self._encode = encode
         self._bytes_max = bytes_max
         self._parts: dict[str, TokenPart] = {}
@@ -109,13 +112,15 @@ class RememberedParts:
         assert self._bytes_used <= self._bytes_max
 
     def _cut(self, text: str) -> list[str]:
-        borders = self._borders
-        starts = [found.start() for found in _SHAPE.finditer(text) if found[0] in borders]
-        if not starts:
+        if self._find is None:
             return [text]
-        if starts[0]:
-            starts.insert(0, 0)
-        return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+        starts = [found.start() for found in self._find(text)]
+        cuts = [a for a, b in pairwise(starts) if b - a > _ENDING_CHARS_MAX] + starts[-1:]
+        if not cuts:
+            return [text]
+        if cuts[0]:
+            cuts.insert(0, 0)
+        return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
     def _look_up(self, texts: list[str]) -> list[TokenPart | None]:
         """The parts that are known, which are now those asked for last."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import tokenizers
 
-from rhizome.render.remembering import ID_CODE, TokenPart
+from rhizome.render.remembering import ID_BYTES, ID_CODE, TokenPart
 
 WORDS_MAX = 65_536
 """Most words kept; beyond it all begin anew."""
@@ -58,48 +58,46 @@ class Words:
         self._encode = encode
         self._border = min(borders)
         self._border_id = encode(self._border)[0]
-        self._border_ids = {border: _packed(encode(border)) for border in borders}
-        self._known: dict[str, bytes] = {}
+        self._borders = {border: _packed(encode(border)) for border in borders}
+        self._cut = re.compile(f"({'|'.join(map(re.escape, borders))})").split
+        self._known = self._borders.copy()
 
     @property
     def count(self) -> int:
         """Words that are kept."""
-        return len(self._known)
+        return len(self._known) - len(self._borders)
 
     def part(self, text: str) -> TokenPart | None:
-        """The ids of a text with no border in it but, perhaps, at its beginning.
-
-        None where words do not say. Raises what the library raises.
-        """
+        """The ids of a text; None where words do not say. Raises what the library raises."""
         if not text.isascii() or any(other in text for other in self._others):
             return None
-        begin = text.find(">") + 1 if text.startswith("<") else 0
-        border_ids = self._border_ids.get(text[:begin])
-        if border_ids is None:
-            begin, border_ids = 0, b""
-        words = self._pattern.findall(text, begin)
+        between, *cut = self._cut(text)
+        words = self._pattern.findall(between)
+        for border, between in zip(cut[::2], cut[1::2], strict=True):
+            words.append(border)
+            words += self._pattern.findall(between)
         try:
-            found = b"".join(map(self._known.__getitem__, words))
+            return TokenPart(b"".join(map(self._known.__getitem__, words)))
         except KeyError:
-            found = b"".join(map(self._learned(words).__getitem__, words))
-        return TokenPart(border_ids + found)
+            return TokenPart(b"".join(map(self._learned(words).__getitem__, words)))
 
     def _learned(self, words: list[str]) -> dict[str, bytes]:
         """The ids of all these words; those that are new are tokenized by the library at once."""
         known = self._known
-        ids = {word: known.get(word, b"") for word in words}
-        missing = [word for word, packed in ids.items() if not packed]
-        found: list[list[int]] = []
-        for one in self._encode(self._border + self._border.join(missing)):
-            if one == self._border_id:
-                found.append([])
-            else:
-                found[-1].append(one)
-        learned = dict(zip(missing, map(_packed, found), strict=True))
-        if len(known) + len(learned) > WORDS_MAX:
-            known = self._known = {}
-        known.update({word: own for word, own in learned.items() if len(word) <= _WORD_CHARS_MAX})
-        return ids | learned
+        missing = list(set(words).difference(known))
+        ids = self._encode(self._border + self._border.join(missing))
+        packed, begin = _packed(ids), 1
+        learned: dict[str, bytes] = {}
+        for word in missing:
+            end = ids.index(self._border_id, begin) if len(learned) + 1 < len(missing) else len(ids)
+            learned[word] = packed[begin * ID_BYTES : end * ID_BYTES]
+            begin = end + 1
+        kept = {word: own for word, own in learned.items() if len(word) <= _WORD_CHARS_MAX}
+        if len(known) + len(kept) > WORDS_MAX:
+            self._known = self._borders | kept
+            return known | learned
+        known.update(kept)
+        return known if len(kept) == len(learned) else known | learned
 
 
 def _packed(ids: list[int]) -> bytes:

@@ -46,16 +46,15 @@ def test_earlier_messages_are_not_tokenized_again() -> None:
         return TokenPart(plainly(tokenizer)(text))
 
     parts = RememberedParts(borders_of(tokenizer), encode)
-    parts.encode("<|im_start|>user\nHello<|im_end|>\n")
     parts.encode("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
     continued = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>new"
     assert parts.new_chars(continued) == 15
     assert parts.encode_if_quick(continued, 14) is None
-    assert asked == ["<|im_start|>user\nHello", "<|im_end|>\n", "<|im_start|>assistant\n"]
+    assert asked == ["<|im_start|>user\nHello<|im_end|>\n", "<|im_start|>assistant\n"]
     quick = parts.encode_if_quick(continued, 15)
     assert quick is not None
     assert joined_ids(quick).tolist() == plainly(tokenizer)(continued)
-    assert asked[3:] == ["<|im_start|>new"]
+    assert asked[2:] == ["<|im_start|>new"]
 
 
 def test_a_tokenizer_is_cut_nowhere_if_cuts_could_change_its_ids() -> None:
