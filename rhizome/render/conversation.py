@@ -56,6 +56,10 @@ _KNOWN_PART_FIELDS = _MEDIA | frozenset(
 """Fields of a part that vLLM does not pass on to the template."""
 
 
+class Call(dict[str, Any]):
+    """A function's name and arguments in the engine's own order, not in that of a typed reading."""
+
+
 def conversation_of(messages: Sequence[Any], content_format: ContentFormat) -> list[Message]:
     """The messages as the template gets them; the given ones are not changed."""
     return [
@@ -222,7 +226,8 @@ def _tool_call(call: Any) -> dict[str, Any]:
         or not isinstance(function.get("arguments"), str)
     ):
         raise CannotRender(Why.SHAPE, "a tool call")
-    called = _ordered(function, ("arguments", "name"))
+    is_own = isinstance(function, Call)
+    called = dict(function) if is_own else _ordered(function, ("arguments", "name"))
     called["arguments"] = _arguments(function["arguments"])
     return {**_ordered(call, ("id", "function", "type")), "function": called}
 

@@ -29,19 +29,17 @@ _NOT_FOR_TEMPLATES = frozenset(
     [
         "chat_template",
         "conversation",
-        "max_length",
         "messages",
-        "padding",
         "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
         "self",
         "tokenize",
-        "tokenizer_kwargs",
-        "truncation",
     ]
 )
 """Names that `chat_template_kwargs` cannot set without changing more than the text."""
+_OF_TOKENIZING = frozenset(
+    {"max_length", "padding", "return_dict", "return_tensors", "tokenizer_kwargs", "truncation"}
+)
+"""Names that say how the template's text is tokenized, which engines do by themselves."""
 _STANDARD = frozenset({"tools", "documents", "add_generation_prompt"})
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rhizome.render.conversation import Call
 from rhizome.render.outcomes import CannotRender, Why
 
 Chat = dict[str, Any]
@@ -90,7 +91,7 @@ def _add_call(item: Mapping[str, Any], messages: list[Chat]) -> None:
     arguments = item.get("arguments")
     if item.get("type") == "custom_tool_call":
         arguments = json.dumps({"input": item.get("input") or ""}, ensure_ascii=False)
-    function = {"name": name, "arguments": arguments}
+    function = Call(name=name, arguments=arguments)
     call = {"id": item.get("call_id"), "type": "function", "function": function}
     last = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
     if last is None:

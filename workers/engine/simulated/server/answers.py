@@ -18,6 +18,7 @@ from workers.engine.simulated.server.bodies import GenerationBody
 from workers.engine.simulated.server.http import Exchange
 from workers.engine.simulated.server.likelihoods import Style, prompt_logprobs
 from workers.engine.simulated.server.rank import Choice
+from workers.engine.simulated.server.refusals import Refusal
 
 FINGERPRINT = "vllm-0.32.0-51d051d0"
 DONE = b"data: [DONE]\n\n"
@@ -64,7 +65,10 @@ class Question:
     def style(self) -> Style | None:
         """How log probabilities are shown, where they were asked for."""
         count = self.body.logprobs_asked
-        return None if count is None else Style(count, bool(self.body.return_tokens_as_token_ids))
+        if count is None:
+            return None
+        listed = tuple(self.body.logprob_token_ids or ())
+        return Style(count, bool(self.body.return_tokens_as_token_ids), listed)
 
     def prompt_logprobs(self, choice: Choice) -> list[dict[str, Any] | None] | None:
         count = self.body.prompt_logprobs_asked
@@ -89,6 +93,14 @@ class Form(NamedTuple):
     """What its ids begin with."""
     whole: Callable[[Question], Answering]
     stream: Callable[[Question], Answering]
+    fail: Callable[[Question, Refusal], None]
+    """Answers a stream that the engine refuses."""
+
+
+def tell_refusal(question: Question, refusal: Refusal) -> None:
+    """A stream of nothing but the refusal."""
+    question.exchange.begin_stream()
+    question.exchange.end(b"data: " + refusal.body() + b"\n\n" + DONE)
 
 
 def answer(question: Question, form: Form) -> None:

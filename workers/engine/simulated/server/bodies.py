@@ -14,12 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from workers.engine.simulated.server.chat_messages import check_messages, fitting
 from workers.engine.simulated.server.checks import (
     check_chat,
     check_completion,
-    check_messages,
     check_tool_choice,
-    with_role,
 )
 from workers.engine.simulated.server.constraints import (
     AnyFormat,
@@ -36,6 +35,7 @@ from workers.engine.simulated.server.fields import (
 from workers.engine.simulated.server.refusals import (
     MALFORMED,
     Refusal,
+    Unparsable,
     contradiction,
     fault_at,
     malformed,
@@ -45,12 +45,13 @@ from workers.engine.simulated.server.refusals import (
 from workers.engine.simulated.server.tool_calls import call_text
 
 INT64_MAX = 2**63 - 1
-_STOP_STRINGS_MAX = 1024
+STOP_STRINGS_MAX = 4
+_SALT_CHARS_MAX = 1024
 _decoder = msgspec.json.Decoder()
 
 TokenId = Annotated[int, Field(ge=0)]
-Message = Annotated[dict[str, Any], AfterValidator(with_role)]
-Stop = str | Annotated[list[str], Field(max_length=_STOP_STRINGS_MAX)] | None
+Message = Annotated[dict[str, Any], AfterValidator(fitting)]
+Stop = str | Annotated[list[str], Field(max_length=STOP_STRINGS_MAX)] | None
 
 
 class Body(BaseModel):
@@ -62,7 +63,7 @@ class Body(BaseModel):
 class StreamOptions(BaseModel):
     """`stream_options`."""
 
-    include_usage: bool | None = True
+    include_usage: bool | None = False
     continuous_usage_stats: bool | None = False
 
 
@@ -107,16 +108,17 @@ class GenerationBody(Body, Unheeded):
     skip_special_tokens: bool = True
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=INT64_MAX)] | None = None
     truncation_side: Literal["left", "right"] | None = None
-    add_special_tokens: bool | None = None
+    add_special_tokens: bool = False
+    """Where it is given; else it is for the endpoint to say."""
     echo: bool | None = False
     prompt_logprobs: int | None = None
     response_format: AnyFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     bad_words: list[str] = Field(default_factory=list)
     priority: int = Field(0, ge=-INT64_MAX - 1, le=INT64_MAX)
-    request_id: str | None = None
+    request_id: str = ""
     session_id: str | None = None
-    cache_salt: str | None = None
+    cache_salt: Annotated[str, Field(max_length=_SALT_CHARS_MAX)] | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     return_prompt_text: bool | None = None
@@ -221,6 +223,7 @@ class ChatBody(GenerationBody, UnheededInChats):
     """`/v1/chat/completions`."""
 
     messages: list[Message]
+    echo: bool = False
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
@@ -289,6 +292,8 @@ def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
     check_completion(fields)
     if fields.get("max_tokens", 0) is None:
         fields.pop("max_tokens")
+    if fields.get("prompt_embeds") == []:
+        fields.pop("prompt_embeds")
     body = validated(CompletionBody, fields, COMPLETION_ORDER)
     if body.prompt_embeds:
         if body.prompt_logprobs is not None:
@@ -308,6 +313,8 @@ def read_chat(raw: bytes, tool_parser: bool = False) -> tuple[ChatBody, dict[str
     """The same of a chat; tools can only be called where there is a `tool_parser`."""
     fields = read_object(raw)
     check_chat(fields)
+    if fields.get("messages", ()) is None:
+        raise Refusal("'NoneType' object is not iterable")
     body = validated(ChatBody, fields, CHAT_ORDER)
     check_messages(body.messages)
     if body.tools and not tool_parser:
@@ -319,8 +326,12 @@ def read_invoked(raw: bytes) -> dict[str, Any]:
     """The JSON object of `/invocations`, which has words of its own for what is none."""
     try:
         value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"JSON decode error: {error}", param=None, kind=MALFORMED) from error
+    except json.JSONDecodeError as error:
+        raise Refusal(f"JSON decode error: {error}", kind=MALFORMED) from error
+    except RecursionError as error:
+        raise Refusal(str(error), status=500, kind="InternalServerError") from error
+    except ValueError as error:
+        raise Refusal(str(error)) from error
     if not isinstance(value, dict):
         raise Refusal("list indices must be integers or slices, not str")
     return value
@@ -328,12 +339,12 @@ def read_invoked(raw: bytes) -> dict[str, Any]:
 
 def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object of a body."""
-    if not raw:
-        raise malformed([fault_at("missing", ("body",), "Field required", None)])
     try:
-        value = _decoder.decode(raw)
+        value = _decoder.decode(raw) if raw else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _decode_slowly(raw)
+    if value is None:
+        raise malformed([fault_at("missing", ("body",), "Field required", None)])
     if not isinstance(value, dict):
         words = "Input should be a valid dictionary or object to extract fields from"
         raise malformed([fault_at("model_attributes_type", ("body",), words, value)])
@@ -348,9 +359,7 @@ def _decode_slowly(raw: bytes) -> Any:
         fault = fault_at("json_invalid", ("body", error.pos), "JSON decode error", {})
         raise malformed([fault | {"ctx": {"error": error.msg}}]) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Refusal(
-            "There was an error parsing the body", param=None, kind="Bad Request"
-        ) from error
+        raise Unparsable from error
 
 
 def validated(kind: type[Known], fields: dict[str, Any], order: Sequence[str] = ()) -> Known:

@@ -15,6 +15,7 @@ from workers.engine.simulated.server.answers import (
     escaped,
     plain,
     quoted,
+    tell_refusal,
     usage_of,
 )
 from workers.engine.simulated.server.bodies import ChatBody
@@ -156,4 +157,4 @@ def _finish(question: Question, choice: Choice, *, called: bool) -> str:
     return "tool_calls" if called and not named and finish == "stop" else finish
 
 
-CHAT = Form("chatcmpl-", _WholeChat, _ChatStream)
+CHAT = Form("chatcmpl-", _WholeChat, _ChatStream, tell_refusal)

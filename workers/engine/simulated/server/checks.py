@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
-
-from pydantic_core import PydanticKnownError
 
 from workers.engine.simulated.server.constraints import check_formats
 from workers.engine.simulated.server.refusals import (
@@ -40,6 +37,7 @@ def check_completion(fields: dict[str, Any]) -> None:
         words = "`echo` with `logprobs` is not supported with beam search"
         reason = "because beam search does not compute prompt logprobs."
         raise contradiction(f"{words} {reason}", "echo")
+    _check_candidates(fields, set_to="")
     _check_logprobs(fields, "logprobs")
     check_formats(fields, named="structured_outputs")
     check_salt(fields)
@@ -52,6 +50,7 @@ def check_chat(fields: dict[str, Any]) -> None:
             "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
         )
     _check_tools(fields)
+    _check_candidates(fields, set_to=" to true")
     _check_logprobs(fields, "top_logprobs")
     if fields.get("top_logprobs") and not fields.get("logprobs"):
         words = "when using `top_logprobs`, `logprobs` must be set to true."
@@ -84,22 +83,6 @@ def check_tool_choice(choice: str | dict[str, Any] | None) -> None:
         raise Refusal(f'tool_choice=function "{name}" requires --tool-call-parser to be set')
 
 
-def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
-    if not messages:
-        raise Refusal(
-            "Cannot apply chat template to an empty conversation. Provide at least one message."
-        )
-
-
-def with_role(message: dict[str, Any]) -> dict[str, Any]:
-    """The message, which has to have somebody who says it, and a text or parts if anything."""
-    if not isinstance(message.get("role"), str):
-        raise PydanticKnownError("missing")
-    if not isinstance(message.get("content"), str | list | None):
-        raise PydanticKnownError("string_type")
-    return message
-
-
 def _are_ids(prompt: list[Any]) -> bool:
     return all(isinstance(one, int) for one in prompt)
 
@@ -124,6 +107,36 @@ def _check_logprobs(fields: dict[str, Any], shown: str) -> None:
         value = fields.get(name)
         if value is not None and value < 0 and value != -1:
             raise out_of_range(f"`{name}` must be a positive value or -1.", name, value)
+
+
+def _check_candidates(fields: dict[str, Any], set_to: str) -> None:
+    """Whether the tokens that log probabilities are asked of can be shown."""
+    name = "logprob_token_ids"
+    if not fields.get(name):
+        return
+    if fields.get("use_beam_search"):
+        raise contradiction(f"`{name}` is not supported with beam search.", name)
+    if not set_to and fields.get("echo") and fields.get("max_tokens", 1) == 0:
+        words = f"`{name}` is not supported when `echo=True` and `max_tokens=0`"
+        raise contradiction(f"{words} because no output tokens are generated.", name)
+    shown = fields.get("logprobs")
+    if shown is None or (set_to and not shown):
+        raise contradiction(f"when using `{name}`, `logprobs` must be set{set_to}.", name)
+
+
+def check_media_arguments(fields: dict[str, Any]) -> None:
+    """Nobody may say how media are read unless the engine was told to trust its clients."""
+    for name, of in (
+        ("mm_processor_kwargs", "preprocessing"),
+        ("media_io_kwargs", "media loading"),
+    ):
+        if fields.get(name):
+            raise contradiction(
+                f"Per-request {name} are disabled by default because they can change multimodal "
+                f"{of} resource usage. Start the server with --trust-request-mm-kwargs only when "
+                "clients are trusted.",
+                name,
+            )
 
 
 def _check_tools(fields: dict[str, Any]) -> None:

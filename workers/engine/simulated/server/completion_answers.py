@@ -13,6 +13,7 @@ from workers.engine.simulated.server.answers import (
     encode,
     escaped,
     quoted,
+    tell_refusal,
     usage_of,
 )
 from workers.engine.simulated.server.likelihoods import completion_logprobs
@@ -94,4 +95,4 @@ def _logprobs(question: Question, choice: Choice, first: int, end: int) -> dict[
     return completion_logprobs(choice.script, first, shown, style, echoed=echoed)
 
 
-COMPLETION = Form("cmpl-", _WholeCompletion, _CompletionStream)
+COMPLETION = Form("cmpl-", _WholeCompletion, _CompletionStream, tell_refusal)

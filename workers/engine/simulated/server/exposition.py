@@ -14,6 +14,8 @@ from workers.engine.simulated.server.rank import Rank
 from workers.engine.simulated.server.stats import Histogram
 
 CONTENT_TYPE = b"text/plain; version=1.0.0; charset=utf-8"
+MOUNTED_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+"""Of what the same path answers to other methods, and with a slash at its end."""
 
 
 class _Sample(NamedTuple):

@@ -5,11 +5,59 @@ A client is told of the first fault by name, so the order is part of the contrac
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic.dataclasses import dataclass
 
+from workers.engine.simulated.server.refusals import Refusal, out_of_range
+
+_REPEATED_MIN = 2
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+@dataclass
+class RepetitionDetectionParams:
+    """When a choice ends because it repeats itself."""
+
+    max_pattern_size: int = 0
+    min_pattern_size: int = 0
+    min_count: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> RepetitionDetectionParams:
+        if not 0 <= self.min_pattern_size <= self.max_pattern_size:
+            raise Refusal(
+                "max_pattern_size, min_pattern_size must be >=0, with min_pattern_size <= "
+                "max_pattern_size. Set both to 0 to disable repetitive pattern detection."
+            )
+        if self.max_pattern_size > 0 and self.min_count < _REPEATED_MIN:
+            raise Refusal(
+                f"min_count must be >= {_REPEATED_MIN} to detect repetitive patterns in engine "
+                "output. If you do not wish to detect repetitive patterns, set max_pattern_size "
+                "to 0."
+            )
+        return self
+
+    def found_at_end(self, tokens: Sequence[int]) -> bool:
+        """Whether the last tokens are one pattern, `min_count` times."""
+        for size in range(max(1, self.min_pattern_size), self.max_pattern_size + 1):
+            last = tokens[-size * self.min_count :]
+            if len(last) < size * self.min_count:
+                return False
+            if last[size:] == last[:-size]:
+                return True
+        return False
+
+
+def _budget(value: Any) -> Any:
+    """The most tokens of thinking, None for no bound."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < -1):
+        name = "thinking_token_budget"
+        words = f"`{name}` must be a non-negative integer or -1 for unlimited."
+        raise out_of_range(words, name, value)
+    return None if value == -1 else value
 
 
 class Unheeded(BaseModel):
@@ -19,7 +67,7 @@ class Unheeded(BaseModel):
     length_penalty: float = 1.0
     watermarking: bool | None = None
     spaces_between_special_tokens: bool = True
-    thinking_token_budget: int | None = None
+    thinking_token_budget: Annotated[int | None, BeforeValidator(_budget)] = None
     routed_experts_prompt_start: int = Field(0, ge=0)
     return_token_offsets: bool | None = False
     mm_payload: Literal["tensors", "none"] = "tensors"
@@ -27,7 +75,7 @@ class Unheeded(BaseModel):
     kv_transfer_params: dict[str, Any] | None = None
     ec_transfer_params: dict[str, Any] | None = None
     vllm_xargs: dict[str, str | int | float | list[str | int | float]] | None = None
-    repetition_detection: dict[str, Any] | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
     stream_interval: int | None = Field(None, ge=1)
 
 

@@ -7,8 +7,10 @@ request joins the engine when its tokens are there, unless its client has left.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,30 +29,32 @@ from workers.engine.simulated.server.bodies import (
     refuse_beams,
 )
 from workers.engine.simulated.server.chat_answers import CHAT
+from workers.engine.simulated.server.checks import check_media_arguments
 from workers.engine.simulated.server.completion_answers import COMPLETION
 from workers.engine.simulated.server.http import Exchange
+from workers.engine.simulated.server.message_bodies import MessageBody, read_count, read_message
 from workers.engine.simulated.server.messages import (
-    MessageBody,
     MessageStream,
     WholeMessage,
-    read_count,
-    read_message,
     refused,
+    tell_fault,
 )
 from workers.engine.simulated.server.rank import Choice, Rank, root_key
-from workers.engine.simulated.server.refusals import MALFORMED, Refusal, out_of_range
+from workers.engine.simulated.server.refusals import MALFORMED, Refusal, unrendered
 from workers.engine.simulated.server.rendering import rendered_request
 from workers.engine.simulated.server.response_bodies import (
     ResponseBody,
     read_response,
     unknown_response,
 )
-from workers.engine.simulated.server.responses import WholeResponse, streamed
+from workers.engine.simulated.server.responses import WholeResponse, break_off, streamed
 from workers.engine.simulated.server.sampling import (
     check_lengths,
     check_prompts,
     check_sampling,
     check_vocabulary,
+    longer_than,
+    too_long,
 )
 from workers.engine.simulated.server.script import write_script
 
@@ -60,14 +64,22 @@ if TYPE_CHECKING:
 INLINE_BYTES_MAX = 16 * 1024
 """Longest body whose prompt is tokenized on the event loop."""
 _ADAPTER = b"x-amzn-sagemaker-adapter-identifier"
+_OF_PROMPTS = frozenset(
+    {
+        "add_generation_prompt",
+        "add_special_tokens",
+        "continue_final_message",
+        "truncate_prompt_tokens",
+    }
+)
 Prompts = list[list[int]]
 Then = Callable[[Exchange, GenerationBody, Prompts], None]
 """What becomes of a body whose prompts are there; raises `Refusal`."""
 _FORMS: dict[type[GenerationBody], Form] = {
     CompletionBody: COMPLETION,
     ChatBody: CHAT,
-    ResponseBody: Form("resp_", WholeResponse, streamed),
-    MessageBody: Form("chatcmpl-", WholeMessage, MessageStream),
+    ResponseBody: Form("resp_", WholeResponse, streamed, break_off),
+    MessageBody: Form("chatcmpl-", WholeMessage, MessageStream, tell_fault),
 }
 
 
@@ -102,7 +114,7 @@ class Generation:
         """A chat or a completion, whichever the body fits; the model is not for the body to say."""
         fields = read_invoked(exchange.request.body)
         fields["model"] = exchange.request.header(_ADAPTER)
-        exchange.request.body = msgspec.json.encode(fields)
+        exchange.request.body = json.dumps(fields).encode()
         for handler in (self.chat, self.complete):
             try:
                 handler(exchange)
@@ -142,6 +154,9 @@ class Generation:
         self._worker.check_model(model)
         (prompt,) = _rendered(lambda: [self._worker.words.renderer.chat_ids(chat, BUDGET_S)])
         count = len(prompt)
+        longest = self._worker.setup.profile.max_model_len
+        if count > longest:
+            raise longer_than(longest)
         context = {"original_input_tokens": count}
         exchange.reply(
             200, msgspec.json.encode({"input_tokens": count, "context_management": context})
@@ -151,7 +166,8 @@ class Generation:
         self, exchange: Exchange, body: CompletionBody, fields: dict[str, Any], then: Then
     ) -> None:
         self._worker.check_model(body.model)
-        self._limit_prompt(body, fields)
+        check_media_arguments(fields)
+        self._read_prompt_fields(body, fields)
 
         def render() -> Prompts:
             renderer = self._worker.words.renderer
@@ -162,15 +178,18 @@ class Generation:
 
     def _chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any], then: Then) -> None:
         self._worker.check_model(body.model)
-        self._limit_prompt(body, fields)
+        check_media_arguments(fields)
+        self._read_prompt_fields(body, fields)
 
         def render() -> Prompts:
             return [self._worker.words.renderer.chat_ids(fields, BUDGET_S)]
 
         self._when_rendered(exchange, body, render, then, text=True)
 
-    def _limit_prompt(self, body: GenerationBody, fields: dict[str, Any]) -> None:
-        """Says how many tokens a prompt is cut to, where that is as many as fit."""
+    def _read_prompt_fields(self, body: GenerationBody, fields: dict[str, Any]) -> None:
+        """Makes what decides on the prompt what was read of it: `"5"` is 5, -1 what fits."""
+        given = body.model_fields_set & _OF_PROMPTS & fields.keys()
+        fields |= {name: getattr(body, name) for name in given}
         if body.truncate_prompt_tokens == -1:
             context = self._worker.setup.profile.max_model_len
             fields["truncate_prompt_tokens"] = context - bool(body.output_limit)
@@ -235,13 +254,16 @@ class Generation:
         if exchange.gone:
             return
         limits = [self._limit(body, prompt) for prompt in prompts]
-        vocabulary = self._worker.words.size
         check_sampling(body, min(limits))
-        check_vocabulary(body, vocabulary)
-        check_prompts(prompts, vocabulary)
-        rank = self._rank(exchange)
-        choices = self._choices(body, prompts, limits)
         form = _FORMS[type(body)]
+        try:
+            rank, choices = self._accepted(exchange, body, prompts, limits)
+        except Refusal as refusal:
+            # Engines look at requests after the answer has begun.
+            if not body.stream or refusal.status != HTTPStatus.BAD_REQUEST:
+                raise
+            form.fail(self._question(exchange, body, [], min(limits)), refusal)
+            return
         question = self._question(exchange, body, choices, min(limits))
         answer(question, form)
         exchange.on_gone = lambda: _abort(rank, question.choices)
@@ -249,19 +271,26 @@ class Generation:
         for choice in question.choices:
             rank.submit(choice, priority)
 
+    def _accepted(
+        self,
+        exchange: Exchange,
+        body: GenerationBody,
+        prompts: Prompts,
+        limits: Sequence[int],
+    ) -> tuple[Rank, list[Choice]]:
+        """Where it runs and as what; raises `Refusal` for what an engine does not take."""
+        vocabulary = self._worker.words.size
+        check_vocabulary(body, vocabulary)
+        rank = self._rank(exchange)
+        check_prompts(prompts, vocabulary)
+        return rank, self._choices(body, prompts, limits)
+
     def _limit(self, body: GenerationBody, prompt: Sequence[int]) -> int:
         """The most output tokens for this prompt; raises `Refusal` for one that cannot run."""
         profile = self._worker.setup.profile
         longest = min(profile.max_model_len, profile.kv_tokens)
         if len(prompt) > longest:
-            count = len(prompt)
-            qualifier = "at least " if count == longest + 1 else ""
-            words = (
-                f"This model's maximum context length is {longest} tokens. However, your prompt "
-                f"contains {qualifier}{count} input tokens, which exceeds this limit even without "
-                "any output tokens. Please reduce the length of the input prompt."
-            )
-            raise out_of_range(words, "input_tokens", count)
+            raise too_long(body, prompt, longest, self._worker.words)
         room, asked = longest - len(prompt), body.output_limit
         return room if asked is None else min(room, asked)
 
@@ -308,6 +337,7 @@ class Generation:
             created=int(self._worker.clock.wall_s()),
             model=body.model or self._worker.setup.model,
         )
+        shows_prompt = bool(choices) and body.return_prompt_text
         echoes = self._echoes(body) if body.echo and isinstance(body, CompletionBody) else ()
         return Question(
             exchange=exchange,
@@ -315,7 +345,7 @@ class Generation:
             body=body,
             choices=choices,
             echoes=echoes,
-            prompt_text=self._prompt_text(choices[0]) if body.return_prompt_text else None,
+            prompt_text=self._prompt_text(choices[0]) if shows_prompt else None,
             tool_parser=self._parses_calls,
             block_size=self._worker.setup.profile.block_size,
             limit=limit,
@@ -351,4 +381,4 @@ def _rendered(render: Callable[[], Prompts]) -> Prompts:
     try:
         return render()
     except CannotRender as error:
-        raise Refusal(f"The prompt cannot be rendered: {error}") from error
+        raise unrendered(error) from error

@@ -13,6 +13,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from operator import methodcaller
 from typing import Protocol, cast
 
 import httptools
@@ -36,12 +37,13 @@ _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 class Request:
     """One request as it came in, complete."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "peer")
+    __slots__ = ("body", "headers", "keep_alive", "method", "path", "peer", "query")
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], peer: str) -> None:
         self.method = method
         self.path = path
         """Without the query."""
+        self.query = b""
         self.headers = headers
         """Names in lower case."""
         self.body = b""
@@ -76,7 +78,7 @@ class Exchange:
         """Whether the answer has been given in full."""
         self.on_gone: Callable[[], None] | None = None
         self.extra_headers: dict[bytes, bytes] = {}
-        self.error_form: Callable[[Refusal], bytes] = Refusal.body
+        self.error_form: Callable[[Refusal], bytes] = methodcaller("body")
         """How refusals look to this client."""
 
     def refuse(self, refusal: Refusal) -> None:
@@ -99,7 +101,7 @@ class Exchange:
         parts.append(b"content-length: %d\r\n" % len(body))
         if content_type is not None:
             parts += [b"content-type: ", content_type, b"\r\n"]
-        parts += [b"\r\n", body]
+        parts += [b"\r\n", b"" if self.request.method == "HEAD" else body]
         self._connection.write(b"".join(parts))
         self._connection.answered(self)
 
@@ -129,6 +131,11 @@ class Exchange:
         """Resets the connection, unless the answer has ended."""
         if not self.over:
             self._connection.reset()
+
+    def break_off(self) -> None:
+        """Ends the connection after what is written, in the middle of a stream."""
+        self.over = True
+        self._connection.close()
 
     def mute(self) -> None:
         """Nothing more comes on this connection, and it does not end."""
@@ -230,9 +237,11 @@ class Connection(asyncio.Protocol):
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        path = httptools.parse_url(self._url).path or b"/"
+        url = httptools.parse_url(self._url)
+        path = url.path or b"/"
         method = self._parser.get_method().decode("latin-1")
         request = Request(method, path.decode("latin-1"), self._headers, self._peer)
+        request.query = url.query or b""
         request.body = b"".join(self._pieces)
         request.keep_alive = self._parser.should_keep_alive()
         self._pieces = []

@@ -33,6 +33,16 @@ class Style:
     """How many besides the token itself, where that is not among them."""
     as_ids: bool
     """Whether tokens are named by their ids."""
+    listed: tuple[int, ...] = ()
+    """Ids that are shown with each token that is said, in place of the likeliest."""
+
+    def of_said(self, script: Script, at: int) -> list[Candidate]:
+        """What is shown of the output token at place `at`."""
+        if not self.listed:
+            return candidates(script, at, max(1, self.count))
+        said = candidates(script, at, 1)
+        others = [one for one in dict.fromkeys(self.listed) if one != said[0].token]
+        return said + [Candidate(one, said[0].logprob - 1) for one in others]
 
     def name(self, script: Script, token: int) -> str:
         return f"token_id:{token}" if self.as_ids else script.words.text_of(token)
@@ -104,11 +114,7 @@ def completion_logprobs(
             shown["top_logprobs"].append(None)
             continue
         in_prompt = at < length
-        found = (
-            _unlikely(script, at, style.count)
-            if in_prompt
-            else candidates(script, at, max(1, style.count))
-        )
+        found = _unlikely(script, at, style.count) if in_prompt else style.of_said(script, at)
         shown["token_logprobs"].append(found[0].logprob)
         named = {style.name(script, one.token): one.logprob for one in found}
         shown["top_logprobs"].append(named)
@@ -119,11 +125,11 @@ def chat_logprobs(script: Script, first: int, end: int, style: Style) -> dict[st
     """What a chat shows of output tokens `first` to `end`."""
     content = []
     for at in range(script.prompt_len + first, script.prompt_len + end):
-        found = candidates(script, at, max(1, style.count))
+        found = style.of_said(script, at)
         top = [_entry(style.name(script, one.token), one) for one in found]
         text = script.words.text_of(found[0].token)
         said = top[0] | {"bytes": list(text.encode("utf-8", "replace"))}
-        content.append(said | {"top_logprobs": top if style.count else []})
+        content.append(said | {"top_logprobs": top if style.count or style.listed else []})
     return {"content": content}
 
 

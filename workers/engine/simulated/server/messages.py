@@ -7,13 +7,10 @@ itself have vLLM's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel, Field, model_validator
 
-from rhizome.render.messages import chat_of_messages
-from rhizome.render.outcomes import CannotRender
 from workers.engine.simulated.server.answers import (
     Question,
     created_tokens,
@@ -21,111 +18,12 @@ from workers.engine.simulated.server.answers import (
     plain,
     quoted,
 )
-from workers.engine.simulated.server.bodies import (
-    ChatBody,
-    read_object,
-    validated,
-)
-from workers.engine.simulated.server.checks import (
-    check_messages,
-    check_salt,
-    check_tool_choice,
-)
-from workers.engine.simulated.server.fields import MESSAGE_ORDER
+from workers.engine.simulated.server.message_bodies import MessageBody
 from workers.engine.simulated.server.rank import Choice
 from workers.engine.simulated.server.refusals import MALFORMED, Refusal
 from workers.engine.simulated.server.tool_calls import CallReader, whole_call
 
 _encode = msgspec.json.Encoder().encode
-_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-
-
-class _Message(BaseModel):
-    role: Literal["user", "assistant", "system"]
-    content: str | list[dict[str, Any]]
-
-
-class _ToolChoice(BaseModel):
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> _ToolChoice:
-        if self.type == "tool" and not self.name:
-            raise ValueError("tool_choice.name is required when type is 'tool'")
-        return self
-
-
-class _Tool(BaseModel):
-    name: str
-    description: str | None = None
-    input_schema: dict[str, Any]
-    strict: bool | None = None
-
-
-class _Asked(BaseModel):
-    """What tokens are to be counted of, in Anthropic's fields."""
-
-    model: str = Field(min_length=1)
-    messages: list[_Message]
-    system: str | list[dict[str, Any]] | None = None
-    tools: list[_Tool] | None = None
-    tool_choice: _ToolChoice | None = None
-
-
-class _AskedAnswer(_Asked):
-    """What is asked for."""
-
-    max_tokens: int = Field(gt=0)
-    metadata: dict[str, Any] | None = None
-    stop_sequences: list[str] | None = None
-    stream: bool | None = False
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    cache_salt: str | None = Field(None, min_length=1, max_length=1024)
-
-
-class MessageBody(ChatBody):
-    """A request for a message, as the chat that it is."""
-
-
-def read_message(raw: bytes, tool_parser: bool = False) -> tuple[MessageBody, dict[str, Any]]:
-    """The body and the chat that renders to its prompt; raises `Refusal`."""
-    fields = read_object(raw)
-    asked = validated(_AskedAnswer, fields, MESSAGE_ORDER)
-    check_salt(fields)
-    chat = _chat(fields)
-    shared = {
-        "model": asked.model,
-        "messages": chat["messages"],
-        "max_tokens": asked.max_tokens,
-        "stream": asked.stream,
-        "stop": asked.stop_sequences,
-        "temperature": asked.temperature,
-        "top_k": asked.top_k,
-        "top_p": asked.top_p,
-        "cache_salt": asked.cache_salt,
-    }
-    if chat.get("tools"):
-        shared |= {"tools": chat["tools"], "tool_choice": _choice(asked.tool_choice)}
-    body = validated(MessageBody, shared)
-    check_messages(body.messages)
-    if body.tools and not tool_parser:
-        check_tool_choice(body.tool_choice)
-    _check_named(asked)
-    return body, chat
-
-
-def read_count(raw: bytes, tool_parser: bool = False) -> tuple[str, dict[str, Any]]:
-    """The model and the chat whose tokens are to be counted."""
-    fields = read_object(raw)
-    asked = validated(_Asked, fields, MESSAGE_ORDER)
-    if (asked.tools or asked.tool_choice) and not tool_parser:
-        check_tool_choice(_choice(asked.tool_choice))
-    chat = _chat(fields)
-    check_messages(chat["messages"])
-    return asked.model, chat
 
 
 def refused(refusal: Refusal) -> bytes:
@@ -250,6 +148,14 @@ class MessageStream:
         self._question.exchange.send(b"event: %b\ndata: %b\n\n" % (kind, data))
 
 
+def tell_fault(question: Question, refusal: Refusal) -> None:
+    """vLLM cannot read its own refusal within a stream, and tells that."""
+    fault = {"type": "internal_error", "message": refusal.message}
+    data = _encode({"type": "error", "error": fault})
+    question.exchange.begin_stream()
+    question.exchange.end(b"event: error\ndata: %b\n\n" % data)
+
+
 def _must_call(question: Question) -> bool:
     assert isinstance(question.body, MessageBody)
     return question.body.must_call
@@ -260,27 +166,6 @@ def _use(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = msgspec.Raw(function["arguments"].encode())
     return {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
-
-
-def _check_named(asked: _Asked) -> None:
-    """Whether there is the tool that has to be called."""
-    choice, names = asked.tool_choice, [tool.name for tool in asked.tools or ()]
-    if choice is not None and choice.type == "tool" and choice.name not in names:
-        raise Refusal(f"The tool with name '{choice.name}' is not found in the tools list.")
-
-
-def _chat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return chat_of_messages(fields)
-    except CannotRender as error:
-        raise Refusal(f"The prompt cannot be rendered: {error}") from error
-
-
-def _choice(choice: _ToolChoice | None) -> str | dict[str, Any]:
-    if choice is None:
-        return "auto"
-    named = {"type": "function", "function": {"name": choice.name}}
-    return _TOOL_CHOICES.get(choice.type, named)
 
 
 def _stop_of(choice: Choice, *, called: bool) -> tuple[str, str | None]:

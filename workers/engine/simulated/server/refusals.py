@@ -13,9 +13,18 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from rhizome.render.outcomes import CannotRender, Why
+
 MALFORMED = "Bad Request"
 """The type of errors in the body itself."""
 _MESSAGE_KIND = "ChatCompletionDeveloperMessageParam"
+_UNRENDERED = {
+    Why.REQUEST_TEMPLATE: (
+        "Chat template is passed with request, but --trust-request-chat-template is not set. "
+        "Refused request with untrusted chat template."
+    ),
+    Why.MEDIA: "The model is not a multimodal model",
+}
 _ERRORS_MAX = 10
 _INPUT_CHARS_MAX = 200
 _INNER = re.compile(r"[\[\]{}()]")
@@ -51,6 +60,16 @@ class Refusal(Exception):
         return msgspec.json.encode({"error": error})
 
 
+class Unparsable(Refusal):
+    """The body is no JSON in a way that FastAPI has no words for."""
+
+    def __init__(self) -> None:
+        super().__init__("There was an error parsing the body", kind=MALFORMED)
+
+    def body(self) -> bytes:
+        return msgspec.json.encode({"detail": self.message})
+
+
 def out_of_range(message: str, param: str, value: Any) -> Refusal:
     """A parameter's value, as vLLM's own validation refuses it."""
     return Refusal(f"{message} (parameter={param}, value={value})", param=param)
@@ -68,6 +87,11 @@ def unknown_model(model: str, served: str) -> Refusal:
         status=404,
         kind="NotFoundError",
     )
+
+
+def unrendered(error: CannotRender) -> Refusal:
+    """No prompt can be made of the request."""
+    return Refusal(_UNRENDERED.get(error.why, f"The prompt cannot be rendered: {error}"))
 
 
 def not_simulated(name: str) -> Refusal:
@@ -107,10 +131,12 @@ def faults_of(error: ValidationError, order: Sequence[str] = ()) -> list[dict[st
 def _place_of(fault: Mapping[str, Any]) -> tuple[int | str, ...]:
     """Where a fault is; a message is of the first kind that vLLM tries."""
     place: tuple[int | str, ...] = fault["loc"]
-    if len(place) != 2 or place[0] != "messages":
+    if len(place) != 2 or place[0] != "messages" or fault["type"].startswith("model_"):
         return place
     if fault["type"] == "string_type":
         return (*place, _MESSAGE_KIND, "content")
+    if fault["type"] == "literal_error":
+        return (*place, _MESSAGE_KIND, "role")
     if fault["type"] != "missing":
         return (*place, _MESSAGE_KIND)
     return (*place, _MESSAGE_KIND, "role" if "content" in fault["input"] else "content")

@@ -15,19 +15,48 @@ from workers.engine.simulated.server.bodies import (
     read_object,
     validated,
 )
-from workers.engine.simulated.server.checks import check_salt
-from workers.engine.simulated.server.fields import RESPONSE_ORDER
-from workers.engine.simulated.server.refusals import Refusal, contradiction, fault_at, malformed
+from workers.engine.simulated.server.chat_messages import check_messages
+from workers.engine.simulated.server.checks import check_media_arguments, check_salt
+from workers.engine.simulated.server.fields import RESPONSE_ORDER, Effort, UnheededInChats
+from workers.engine.simulated.server.refusals import (
+    Refusal,
+    contradiction,
+    fault_at,
+    malformed,
+    unrendered,
+)
+from workers.engine.simulated.server.response_items import check_items
 
 _NO_STORE = (
     "This vLLM engine does not support `store=True` and therefore does not support the background"
     " mode. To enable these features, set the environment variable"
     " `VLLM_ENABLE_RESPONSES_API_STORE=1` when launching the vLLM server."
 )
+_OTHER_TOOLS = frozenset(
+    {
+        "apply_patch",
+        "code_interpreter",
+        "computer",
+        "computer_use_preview",
+        "custom",
+        "file_search",
+        "image_generation",
+        "local_shell",
+        "mcp",
+        "namespace",
+        "shell",
+        "tool_search",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
 _TOOL_FIELDS = (
     *("name", "parameters", "strict", "type", "allowed_callers", "async", "defer_loading"),
     *("description", "output_schema"),
 )
+_NOT_RENDERED = ("previous_input_messages", "truncation")
 _LOGPROBS = "message.output_text.logprobs"
 Include = Literal[
     "code_interpreter_call.outputs",
@@ -70,10 +99,42 @@ class _Text(BaseModel):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class _Asked(GenerationBody):
+class _ToolChoice(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal[
+        "allowed_tools",
+        "apply_patch",
+        "code_interpreter",
+        "computer_use_preview",
+        "custom",
+        "file_search",
+        "function",
+        "image_generation",
+        "mcp",
+        "shell",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    ]
+
+
+class _Reasoning(BaseModel):
+    context: Literal["auto", "all_turns", "current_turn"] | None = None
+    effort: Effort | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    mode: str | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class _Asked(GenerationBody, UnheededInChats):
     """What is asked for, in the fields of responses."""
 
     input: str | list[Any]
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    max_tool_calls: int | None = None
+    prompt_cache_key: str | None = None
+    enable_response_messages: bool = False
     include: list[Include] | None = None
     instructions: str | None = None
     max_output_tokens: int | None = None
@@ -81,14 +142,13 @@ class _Asked(GenerationBody):
     background: bool | None = False
     store: bool | None = True
     metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = True
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] = "auto"
     text: _Text | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] = "auto"
-    tools: list[dict[str, Any]] = Field(default_factory=list)
+    tool_choice: Literal["none", "auto", "required"] | _ToolChoice = "auto"
+    tools: list[Any] = Field(default_factory=list)
     top_logprobs: int | None = 0
     truncation: Literal["auto", "disabled"] | None = "disabled"
-    reasoning: dict[str, Any] | None = None
+    reasoning: _Reasoning | None = None
     user: str | None = None
 
     @property
@@ -112,17 +172,28 @@ def read_response(raw: bytes, tool_parser: bool = False) -> tuple[ResponseBody, 
     fields = read_object(raw)
     _check_tool_choice(fields)
     check_salt(fields)
-    asked = validated(_Asked, fields, RESPONSE_ORDER)
+    if fields.get("prompt") is not None:
+        raise contradiction("prompt template is not supported", "prompt")
+    known = {name: value for name, value in fields.items() if name in RESPONSE_ORDER}
+    if known.get("input") == {}:
+        known["input"] = []
+    asked = validated(_Asked, known, RESPONSE_ORDER)
     _check_tools(asked.tools)
+    check_items(asked.input)
     if asked.background:
         raise Refusal(_NO_STORE, param="background", kind="invalid_request_error")
     if asked.previous_response_id is not None:
         raise unknown_response(asked.previous_response_id)
     try:
-        chat = chat_of_response(fields)
+        chat = chat_of_response(
+            {name: value for name, value in known.items() if name not in _NOT_RENDERED}
+        )
     except CannotRender as error:
-        raise Refusal(f"The prompt cannot be rendered: {error}") from error
-    shared = {name: value for name, value in fields.items() if name in GenerationBody.model_fields}
+        raise unrendered(error) from error
+    check_messages(chat["messages"])
+    shared = {name: value for name, value in known.items() if name in GenerationBody.model_fields}
+    if asked.truncation == "auto":
+        shared["truncate_prompt_tokens"] = chat["truncate_prompt_tokens"] = -1
     body = validated(
         ResponseBody,
         shared
@@ -137,14 +208,16 @@ def read_response(raw: bytes, tool_parser: bool = False) -> tuple[ResponseBody, 
         | (_forced(asked, chat) if tool_parser else {}),
     )
     body.asked = _repeated(asked)
+    check_media_arguments(known)
     return body, chat
 
 
 def _forced(asked: _Asked, chat: Mapping[str, Any]) -> dict[str, Any]:
     """The tools of the chat and which of them has to be called, if any."""
-    choice = asked.tool_choice
-    if isinstance(choice, dict):
-        choice = {"type": "function", "function": {"name": choice.get("name")}}
+    choice: Any = asked.tool_choice
+    if isinstance(choice, _ToolChoice):
+        named = (choice.model_extra or {}).get("name")
+        choice = {"type": "function", "function": {"name": named}}
     return {"tools": chat.get("tools"), "tool_choice": choice}
 
 
@@ -172,12 +245,17 @@ def _check_tool_choice(fields: Mapping[str, Any]) -> None:
             raise contradiction(words, "tool_choice")
 
 
-def _check_tools(tools: list[dict[str, Any]]) -> None:
-    """Functions need a name; of other tools there is nothing to check here."""
+def _check_tools(tools: list[Any]) -> None:
+    """Functions need a name; of other tools it is the type that is checked."""
+    for at, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            place = ("body", "tools", at, "FunctionTool")
+            words = "Input should be a valid dictionary or object to extract fields from"
+            raise malformed([fault_at("model_attributes_type", place, words, tool)])
     faults = [
         fault_at("missing", ("body", "tools", at, "FunctionTool", name), "Field required", tool)
         for at, tool in enumerate(tools)
-        if tool.get("type", "function") == "function"
+        if tool.get("type") not in _OTHER_TOOLS
         for name in ("name", "type")
         if not isinstance(tool.get(name), str)
     ]
@@ -194,6 +272,12 @@ def _format(asked: _Asked) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": fields} if "schema" in fields else fields
 
 
+def _told_choice(asked: _Asked) -> Any:
+    if isinstance(asked.tool_choice, _ToolChoice):
+        return asked.tool_choice.model_dump()
+    return asked.tool_choice if asked.tools else "none"
+
+
 def _repeated(asked: _Asked) -> dict[str, Any]:
     tools = [{name: tool.get(name) for name in _TOOL_FIELDS} for tool in asked.tools]
     return {
@@ -202,17 +286,17 @@ def _repeated(asked: _Asked) -> dict[str, Any]:
         "model": None,
         "object": "response",
         "output": [],
-        "parallel_tool_calls": asked.parallel_tool_calls,
+        "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
-        "tool_choice": asked.tool_choice if tools else "none",
+        "tool_choice": _told_choice(asked),
         "tools": tools,
         "top_p": 1.0 if asked.top_p is None or asked.temperature == 0 else asked.top_p,
         "background": False,
         "max_output_tokens": asked.max_output_tokens,
-        "max_tool_calls": None,
+        "max_tool_calls": asked.max_tool_calls,
         "previous_response_id": None,
         "prompt": None,
-        "reasoning": asked.reasoning,
+        "reasoning": None if asked.reasoning is None else asked.reasoning.model_dump(),
         "service_tier": "auto",
         "status": "",
         "text": None if asked.text is None else asked.text.model_dump(by_alias=True),

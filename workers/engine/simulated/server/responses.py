@@ -21,6 +21,7 @@ from workers.engine.simulated.server.answers import (
 )
 from workers.engine.simulated.server.likelihoods import chat_logprobs
 from workers.engine.simulated.server.rank import Choice
+from workers.engine.simulated.server.refusals import Refusal
 from workers.engine.simulated.server.response_bodies import ResponseBody
 from workers.engine.simulated.server.tool_calls import CallReader, whole_call
 
@@ -80,6 +81,13 @@ class TextStream:
         item = envelope.item("completed", [part])
         send("response.output_item.done", {"item": item, "output_index": 0})
         self._events.end(choice, [item])
+
+
+def break_off(question: Question, _refusal: Refusal) -> None:
+    """A stream that vLLM leaves off without a word."""
+    question.exchange.begin_stream()
+    _Events(question, _Envelope(question)).begin()
+    question.exchange.break_off()
 
 
 class CallStream:
@@ -220,8 +228,7 @@ class _Envelope:
         self, status: str, incomplete: dict[str, Any] | None, output: list[Any], usage: Any
     ) -> dict[str, Any]:
         heading, asked = self._question.heading, dict(self._asked)
-        if asked["max_output_tokens"] is None:
-            asked["max_output_tokens"] = self._question.limit
+        asked["max_output_tokens"] = self._question.limit
         # What the request said is in its place already, with room for what is known by now.
         asked |= {"status": status, "usage": usage, "output": output, "model": heading.model}
         return {

@@ -18,10 +18,16 @@ from rhizome.ids import new_id
 from rhizome.render.outcomes import CannotRender
 from workers.engine.simulated.server import tokenizing
 from workers.engine.simulated.server.breaking import Breaking
-from workers.engine.simulated.server.exposition import CONTENT_TYPE, exposition
+from workers.engine.simulated.server.chat_messages import check_messages
+from workers.engine.simulated.server.checks import check_media_arguments
+from workers.engine.simulated.server.exposition import (
+    CONTENT_TYPE,
+    MOUNTED_CONTENT_TYPE,
+    exposition,
+)
 from workers.engine.simulated.server.generation import Generation
 from workers.engine.simulated.server.http import Exchange
-from workers.engine.simulated.server.refusals import Refusal, malformed, not_simulated
+from workers.engine.simulated.server.refusals import MALFORMED, Refusal, not_simulated, unrendered
 
 if TYPE_CHECKING:
     from workers.engine.simulated.server.worker import SimulatedWorker
@@ -31,7 +37,6 @@ FAULT_PATH = "/simulate/fault"
 _NOT_FOUND = b'{"detail":"Not Found"}'
 _NOT_ALLOWED = b'{"detail":"Method Not Allowed"}'
 _encode = msgspec.json.Encoder().encode
-_WITH_BODY = ("/v1/", "/tok", "/detok", "/invocations")
 _SCALE_OUT = (
     *("/v1/chat/completions/render", "/v1/completions/render", "/v1/messages/render"),
     *("/v1/responses/render", "/v1/chat/completions/derender", "/v1/completions/derender"),
@@ -39,6 +44,8 @@ _SCALE_OUT = (
 )
 """Endpoints that vLLM serves with `--enable-scale-out` only."""
 Handler = Callable[[Exchange], None]
+_ANY = "any"
+"""Every method."""
 
 
 class Routes:
@@ -57,23 +64,28 @@ class Routes:
             "/version": {"GET": self._version},
             "/v1/models": {"GET": self._models},
             "/load": {"GET": self._load},
-            "/metrics": {"GET": self._metrics},
+            "/metrics": {_ANY: self._metrics},
+            "/metrics/": {_ANY: self._metrics},
             "/kv_event_sources": {"GET": self._event_sources},
-            "/tokenize": {"POST": self._tokenize},
-            "/detokenize": {"POST": self._detokenize},
+            "/tokenize": {"POST": _of_json(self._tokenize)},
+            "/detokenize": {"POST": _of_json(self._detokenize)},
             "/reset_prefix_cache": {"POST": self._reset_prefix_cache},
-            "/invocations": {"POST": self._generation.invoke},
-            "/v1/completions": {"POST": self._generation.complete},
-            "/v1/chat/completions": {"POST": self._generation.chat},
-            "/v1/responses": {"POST": self._generation.respond},
-            "/v1/messages": {"POST": self._generation.message},
-            "/v1/messages/count_tokens": {"POST": self._generation.count_message},
+            "/invocations": {"POST": _of_json(self._generation.invoke)},
+            "/v1/completions": {"POST": _of_json(self._generation.complete)},
+            "/v1/chat/completions": {"POST": _of_json(self._generation.chat)},
+            "/v1/responses": {"POST": _of_json(self._generation.respond)},
+            "/v1/messages": {"POST": _of_json(self._generation.message)},
+            "/v1/messages/count_tokens": {"POST": _of_json(self._generation.count_message)},
         }
         refuse = _refuse_unsimulated if worker.setup.scale_out else _refuse_scale_out
         self._paths |= {path: {"POST": refuse} for path in _SCALE_OUT}
         if worker.setup.scale_out:
-            self._paths["/v1/completions/render"]["POST"] = self._generation.render_completion
-            self._paths["/v1/chat/completions/render"]["POST"] = self._generation.render_chat
+            self._paths["/v1/completions/render"]["POST"] = _of_json(
+                self._generation.render_completion
+            )
+            self._paths["/v1/chat/completions/render"]["POST"] = _of_json(
+                self._generation.render_chat
+            )
         if worker.setup.breakable:
             self._paths[FAULT_PATH] = {
                 "GET": self._breaking.describe,
@@ -92,20 +104,33 @@ class Routes:
             return
         if path != FAULT_PATH and self._breaking.swallows(exchange):
             return
-        methods = self._paths.get(path) or self._stored_response(path)
-        if methods is None:
-            exchange.reply(404, _NOT_FOUND)
-            return
-        handler = methods.get(request.method)
+        handler = self._handler(exchange, path)
         if handler is None:
-            exchange.reply(405, _NOT_ALLOWED, headers={b"allow": ", ".join(methods).encode()})
             return
         try:
-            if request.method == "POST" and path in self._paths and path.startswith(_WITH_BODY):
-                _demand_json(exchange)
             handler(exchange)
         except Refusal as refusal:
             exchange.refuse(refusal)
+
+    def _handler(self, exchange: Exchange, path: str) -> Handler | None:
+        """What answers; None where nothing does and the client has been told."""
+        methods = self._methods(path)
+        if methods is None:
+            bare = path.rstrip("/")
+            if path != bare and self._methods(bare) is not None:
+                _redirect(exchange, bare)
+            else:
+                exchange.reply(404, _NOT_FOUND)
+            return None
+        handler = methods.get(exchange.request.method) or methods.get(_ANY)
+        if handler is None:
+            # The first of a path's routes speaks for all.
+            exchange.reply(405, _NOT_ALLOWED, headers={b"allow": next(iter(methods)).encode()})
+        return handler
+
+    def _methods(self, path: str) -> dict[str, Handler] | None:
+        """What answers at a path, by method."""
+        return (self._stored_response(path) or {}) | self._paths.get(path, {}) or None
 
     def _stored_response(self, path: str) -> dict[str, Handler] | None:
         """What `/v1/responses/ID` and `/v1/responses/ID/cancel` answer."""
@@ -137,7 +162,8 @@ class Routes:
 
     def _metrics(self, exchange: Exchange) -> None:
         page = exposition(self._worker.ranks, self._worker.setup.model)
-        exchange.reply(200, page, CONTENT_TYPE)
+        plainly = exchange.request.method == "GET" and not exchange.request.path.endswith("/")
+        exchange.reply(200, page, CONTENT_TYPE if plainly else MOUNTED_CONTENT_TYPE)
 
     def _models(self, exchange: Exchange) -> None:
         setup = self._worker.setup
@@ -200,11 +226,13 @@ class Routes:
         words = self._worker.words
         try:
             if isinstance(body, tokenizing.TokenizeChatBody):
+                check_media_arguments(fields)
+                check_messages(body.messages)
                 ids = words.renderer.chat_ids(fields)
             else:
                 ids = words.renderer.text(body.prompt, body.add_special_tokens)
         except CannotRender as error:
-            raise Refusal(f"The prompt cannot be rendered: {error}") from error
+            raise unrendered(error) from error
         strings = words.token_strings(ids) if body.return_token_strs else None
         answer = {
             "count": len(ids),
@@ -237,9 +265,23 @@ def _refuse_unsimulated(exchange: Exchange) -> None:
     raise not_simulated(exchange.request.path)
 
 
-def _demand_json(exchange: Exchange) -> None:
-    kind = exchange.request.header(b"content-type") or ""
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        words = "Unsupported Media Type: Only 'application/json' is allowed"
-        fault = {"type": "media_type", "loc": ("body",), "msg": words, "input": kind}
-        raise malformed([fault])
+def _redirect(exchange: Exchange, path: str) -> None:
+    """To the same without a slash at its end."""
+    request = exchange.request
+    place = b"http://" + request.headers.get(b"host", b"") + path.encode("latin-1")
+    if request.query:
+        place += b"?" + request.query
+    exchange.reply(307, b"", None, headers={b"location": place})
+
+
+def _of_json(handler: Handler) -> Handler:
+    """The handler, for bodies that say that they are JSON."""
+
+    def handle(exchange: Exchange) -> None:
+        kind = exchange.request.header(b"content-type") or ""
+        if kind.partition(";")[0].lower() != "application/json":
+            words = "Unsupported Media Type: Only 'application/json' is allowed"
+            raise Refusal(f"1 validation error:\n  {words}", kind=MALFORMED)
+        handler(exchange)
+
+    return handle

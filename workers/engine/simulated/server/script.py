@@ -21,6 +21,9 @@ from workers.engine.simulated.tokens import TokenStream
 
 _NATURAL_MIN, _NATURAL_SPAN = 64, 448
 _64_BITS = 2**64 - 1
+_REPEATED = "repetition_detected"
+_NOTHING_LEFT = (0,)
+"""What vLLM says where every token is forbidden."""
 
 
 class Script:
@@ -81,7 +84,8 @@ def write_script(
         if natural <= limit:
             script.length, script.finish_reason = natural, "stop"
             script._end_id = words.end_ids[0]
-    if body.stops or body.stop_token_ids or body.allowed_token_ids or bound is not None:
+    asked = (body.stops, body.stop_token_ids, body.allowed_token_ids, body.repetition_detection)
+    if any(asked) or bound is not None:
         _Reading(script, words, body).read()
     return script
 
@@ -112,6 +116,7 @@ class _Reading:
         self._script = script
         self._body = body
         self._stop_ids = frozenset(body.stop_token_ids or ())
+        self._vocabulary = body.allowed_token_ids or words.vocabulary
         self._stops = body.stops
         self._keeps_stop = body.include_stop_str_in_output
         self._held = 0
@@ -127,14 +132,24 @@ class _Reading:
         ends_early = script._end_id is not None
         for number in range(1, script.length + 1):
             last = number == script.length
-            token = script._end_id if last and ends_early else next(script._stream)
+            token = script._end_id if last and ends_early else self._next(number)
             assert token is not None
             script.tokens.append(token)
             stopped = self._take(token, number, ended=last and ends_early)
             script.made.append(self._visible(stopped or last))
             if stopped:
-                script.length, script.finish_reason = number, "stop"
+                repeated = script.stop_reason is _REPEATED
+                script.length = number
+                script.finish_reason = "repetition" if repeated else "stop"
                 return
+
+    def _next(self, number: int) -> int:
+        """The token that is said, none that would stop where nothing may stop yet."""
+        token = next(self._script._stream)
+        if number > self._body.min_tokens or token not in self._stop_ids:
+            return token
+        others = [one for one in self._vocabulary if one not in self._stop_ids] or _NOTHING_LEFT
+        return others[token % len(others)]
 
     def _take(self, token: int, number: int, *, ended: bool) -> bool:
         """Adds the token's text; whether generation stops with it."""
@@ -147,9 +162,18 @@ class _Reading:
             return True
         before = len(self._text)
         self._text += self._decoder.text(token)
-        if number <= self._body.min_tokens:
+        if number < self._body.min_tokens:
             return False
-        return self._cut_at_stop(len(self._text) - before)
+        if number > self._body.min_tokens and self._cut_at_stop(len(self._text) - before):
+            return True
+        if number < self._script.length and self._repeats():
+            self._script.stop_reason = _REPEATED
+            return True
+        return False
+
+    def _repeats(self) -> bool:
+        asked, script = self._body.repetition_detection, self._script
+        return asked is not None and asked.found_at_end(script.tokens[script.prompt_len :])
 
     def _cut_at_stop(self, new: int) -> bool:
         """Whether a stop string ends in the newest text; cuts the text there."""

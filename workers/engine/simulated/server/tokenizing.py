@@ -18,9 +18,9 @@ from workers.engine.simulated.server.bodies import (
     read_object,
     validated,
 )
-from workers.engine.simulated.server.checks import check_messages
 from workers.engine.simulated.server.refusals import Refusal, faults_of, malformed
 
+_NOT_READ = ("truncate_prompt_tokens", "truncation_side")
 _FIELDS_OF_MESSAGES = 2
 """A role and a content."""
 
@@ -70,7 +70,10 @@ def read_tokenize(raw: bytes) -> tuple[TokenizeBody | TokenizeChatBody, dict[str
             raise malformed([*faults_of(text), *faults_of(chat)])
     elif isinstance(chat, ValidationError) or _weight(text) >= _weight(chat):
         return text, fields
-    check_messages(chat.messages)
+    for name in _NOT_READ:
+        fields.pop(name, None)
+    if fields.get("tools") == []:
+        fields.pop("tools")
     return chat, fields
 
 

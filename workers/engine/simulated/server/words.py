@@ -42,6 +42,8 @@ class Words:
         self.max_model_len = config.get("max_position_embeddings")
         """The model's own limit, None where it names none."""
         self.end_ids = _end_ids(directory, config)
+        self.token_chars_max = max(map(len, self.library.get_vocab()), default=1)
+        """Length of the longest token."""
         self.pieces = dict(_clean_words(self.library))
         if len(self.pieces) < _WORDS_MIN:
             raise ModelUnusable(
