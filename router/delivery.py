@@ -14,6 +14,7 @@ import msgspec
 
 from rhizome.errors import (
     RequestError,
+    UnknownRoute,
     WorkerDiedMidStream,
     WorkerFaulted,
     WorkerTimeout,
@@ -33,6 +34,8 @@ from router.relay.upstream import Upstream, UpstreamRequest
 
 _log = logging.getLogger(__name__)
 _EVENT_END = b"\n\n"
+_NO_ROUTE = b'{"detail":"Not Found"}'
+"""What FastAPI, and so vLLM, answers where it has no such route: no API's error."""
 
 
 class Delivery:
@@ -244,6 +247,10 @@ class _Attempt(msgspec.Struct, eq=False):
     def _relay_whole(self) -> None:
         body = b"".join(self.parts)
         call, client = self.call, self.client
+        if body == _NO_ROUTE and self.status == 404:
+            path = call.endpoint.path
+            lacking = UnknownRoute(f"the engine of model {call.body.model!r} does not serve {path}")
+            body = call.endpoint.dialect.error_body(lacking)
         call.status = self.status
         call.usage = call.endpoint.dialect.usage(body)
         self.has_relayed = True

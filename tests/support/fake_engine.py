@@ -22,6 +22,7 @@ class FakeEngine:
     words: list[str] = field(default_factory=lambda: ["Hello", " world"])
     cached_tokens: int = 0
     status: int = 200
+    has_routes: bool = True
     hold: asyncio.Event | None = None
     """Answers only once it is set."""
     hold_after: int | None = None
@@ -53,6 +54,10 @@ class FakeEngine:
         try:
             if self.hold is not None and self.hold_after is None:
                 await self.hold.wait()
+            if not self.has_routes:
+                return web.Response(
+                    body=b'{"detail":"Not Found"}', status=404, content_type="application/json"
+                )
             if self.status != 200:
                 error = {
                     "error": {"message": "no", "type": "E", "param": None, "code": self.status}

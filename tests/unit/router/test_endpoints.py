@@ -134,6 +134,22 @@ async def test_what_an_engine_refuses_reaches_the_client_as_it_is(
     assert answer.json() == {"error": error}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/v1/messages"])
+async def test_a_route_that_the_engine_lacks_is_an_error_of_the_api(
+    api: Api, http: httpx.AsyncClient, path: str, stream: bool
+) -> None:
+    async with running_engine(FakeEngine(has_routes=False)) as engine:
+        api.join(engine)
+        answer = await http.post(path, json={**ENDPOINT_OF[path].example, "stream": stream})
+    error = answer.json()["error"]
+    assert answer.status_code == 404
+    assert error["message"] == f"the engine of model 'm' does not serve {path}"
+    assert error["type"] == ("not_found_error" if "messages" in path else "invalid_request_error")
+    assert error.get("code") == (None if "messages" in path else "unknown_route")
+    assert answer.headers["x-rhizome-worker"] == "w0"
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 async def test_anthropic_refusals_have_anthropics_shape(http: httpx.AsyncClient, path: str) -> None:
     refused = [
