@@ -8,6 +8,7 @@ token is its text.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -138,7 +139,7 @@ def plain(text: bytes) -> str:
     return str(json.loads(b'"' + text + b'"'))
 
 
-class Whole:
+class Whole(ABC):
     """An answer in one piece, sent with the last token."""
 
     def __init__(self, question: Question) -> None:
@@ -152,8 +153,8 @@ class Whole:
         if not self._open:
             self._question.exchange.reply(200, encode(self._fields()))
 
-    def _fields(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _fields(self) -> dict[str, Any]: ...
 
     def _usage(self, created: int | None) -> dict[str, Any]:
         question = self._question
@@ -177,7 +178,7 @@ class Whole:
         return script.tokens[: script.prompt_len] if self._question.body.return_token_ids else None
 
 
-class Stream:
+class Stream(ABC):
     """A stream of chunks; subclasses know the shapes."""
 
     kind = ""
@@ -199,7 +200,6 @@ class Stream:
         exchange = self._question.exchange
         if not self._started:
             self._started = True
-            self._cached_tokens = choice.cached_tokens
             self._begin(choice)
         if self._plain and end < script.length:
             text = script.text(first, end)
@@ -217,19 +217,20 @@ class Stream:
 
     plain_end = b""
 
+    @abstractmethod
     def _before(self, choice: Choice) -> bytes:
         """A chunk from the heading's end to the text."""
-        raise NotImplementedError
 
     def _begin(self, choice: Choice) -> None:
-        """What comes before the first token."""
+        """The first token has come; what is to be sent before it is sent now."""
+        self._cached_tokens = choice.cached_tokens
 
+    @abstractmethod
     def _full(self, choice: Choice, first: int, end: int) -> bytes | None:
         """A chunk from the text on; None for a chunk that would say nothing."""
-        raise NotImplementedError
 
-    def _usage_so_far(self, choice: Choice, end: int) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _usage_so_far(self, choice: Choice, end: int) -> bytes: ...
 
     def _tail(self, choice: Choice, end: int) -> bytes:
         """What follows `choices` in a chunk."""

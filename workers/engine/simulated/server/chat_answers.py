@@ -84,6 +84,7 @@ class _ChatStream(Stream):
 
     def _begin(self, choice: Choice) -> None:
         """One chunk with the role for each choice, and one with what is echoed."""
+        super()._begin(choice)
         question, body, script = self._question, _chat(self._question), choice.script
         prompt = script.tokens[: script.prompt_len] if body.return_token_ids else None
         more = {"prompt_token_ids": prompt, "prompt_text": question.prompt_text}
