@@ -5,6 +5,7 @@ A target's credit is what the index says that it holds, scaled by the trust in i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,7 +35,7 @@ class MatchSources:
     tiers: TierWorth
 
 
-class Matches(Generic[Column]):
+class Matches(ABC, Generic[Column]):
     """Of one board's targets; good until a target comes or goes."""
 
     def __init__(self, sources: MatchSources, targets: tuple[Target, ...]) -> None:
@@ -65,8 +66,8 @@ class Matches(Generic[Column]):
             del self._kept[next(iter(self._kept))]
         return known[1]
 
-    def _credit(self, prompt: Prompt, now_s: float) -> Column:
-        raise NotImplementedError
+    @abstractmethod
+    def _credit(self, prompt: Prompt, now_s: float) -> Column: ...
 
     def _rows_of_size(self, targets: tuple[Target, ...]) -> dict[int | None, list[tuple[int, int]]]:
         """For each block size in use the rows that have it, with their targets' slots."""
