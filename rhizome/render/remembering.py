@@ -67,7 +67,8 @@ def joined_ids(parts: Iterable[TokenPart]) -> array[int]:
 
 
 class RememberedParts:
-    """The ids of parts that begin with a border; those not asked for longest go first."""
+    """The ids of parts that begin with a border, in two generations: what is asked for moves to the
+    younger one, and the elder goes when the younger is full."""
 
     def __init__(
         self,
@@ -79,8 +80,9 @@ class RememberedParts:
         self._find = re.compile("|".join(map(re.escape, borders))).finditer if borders else None
         self._encode = encode
         self._bytes_max = bytes_max
-        self._parts: dict[str, TokenPart] = {}
-        self._bytes_used = 0
+        self._young: dict[str, TokenPart] = {}
+        self._old: dict[str, TokenPart] = {}
+        self._young_bytes = self._old_bytes = 0
         self._lock = threading.Lock()
 
     def encode(self, text: str) -> list[TokenPart]:
@@ -99,17 +101,18 @@ class RememberedParts:
     def new_chars(self, text: str) -> int:
         """How much of the text would have to be tokenized."""
         texts = self._cut(text)
-        return _new_chars(texts, [self._parts.get(one) for one in texts])
+        return _new_chars(texts, self._look_up(texts))
 
     @property
     def bytes_used(self) -> int:
         """Estimated memory of all parts."""
-        return self._bytes_used
+        return self._young_bytes + self._old_bytes
 
     def check_invariants(self) -> None:
         """For tests: raises AssertionError if the sums disagree with the parts."""
-        assert self._bytes_used == sum(_size(text, part) for text, part in self._parts.items())
-        assert self._bytes_used <= self._bytes_max
+        assert self._young_bytes == sum(_size(*one) for one in self._young.items())
+        assert self._old_bytes == sum(_size(*one) for one in self._old.items())
+        assert max(self._young_bytes, self._old_bytes) <= self._bytes_max // 2
 
     def _cut(self, text: str) -> list[str]:
         if self._find is None:
@@ -123,15 +126,30 @@ class RememberedParts:
         return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
     def _look_up(self, texts: list[str]) -> list[TokenPart | None]:
-        """The parts that are known, which are now those asked for last."""
-        known = self._parts
-        with self._lock:
-            found = list(map(known.get, texts))
-            for text, part in zip(texts, found, strict=True):
-                if part is not None:
-                    del known[text]
-                    known[text] = part
+        """The parts that are known."""
+        found = list(map(self._young.get, texts))
+        if self._old and None in found:
+            for place, text in enumerate(texts):
+                if found[place] is None:
+                    found[place] = self._from_old(text)
         return found
+
+    def _from_old(self, text: str) -> TokenPart | None:
+        with self._lock:
+            part = self._old.pop(text, None)
+            if part is None:
+                return self._young.get(text)
+            self._old_bytes -= _size(text, part)
+            self._keep(text, part)
+        return part
+
+    def _keep(self, text: str, part: TokenPart) -> None:
+        size = _size(text, part)
+        if self._young_bytes + size > self._bytes_max // 2:
+            self._old, self._old_bytes = self._young, self._young_bytes
+            self._young, self._young_bytes = {}, 0
+        self._young[text] = part
+        self._young_bytes += size
 
     def _put_together(self, texts: list[str], found: list[TokenPart | None]) -> list[TokenPart]:
         return [
@@ -141,14 +159,10 @@ class RememberedParts:
 
     def _learned(self, text: str) -> TokenPart:
         part = self._encode(text)
-        size = _size(text, part)
         with self._lock:
-            if text not in self._parts and size <= self._bytes_max // 8:
-                self._parts[text] = part
-                self._bytes_used += size
-                while self._bytes_used > self._bytes_max:
-                    oldest = next(iter(self._parts))
-                    self._bytes_used -= _size(oldest, self._parts.pop(oldest))
+            known = self._young.get(text) or self._old.get(text)
+            if known is None and _size(text, part) <= self._bytes_max // 8:
+                self._keep(text, part)
         return part
 
 

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 from itertools import count
 
 from rhizome.render.remembering import TokenPart
+from router.prefix.chain import Chain
 from router.prefix.hashing import chained
 
 BYTES_MAX = 32 * 2**20
@@ -48,17 +49,23 @@ class Chains:
         self._young_bytes = 0
         self._numbers = count()
 
-    def hashes(self, parts: Sequence[TokenPart], root: int, block_size: int) -> list[int]:
+    def hashes(self, parts: Sequence[TokenPart], root: int, block_size: int) -> Chain:
         """Of the full blocks of the parts' ids; `root` comes from `root_hash`."""
         young, row = self._young, (root, block_size)
         link = _Link(-1, [], root, b"")
-        hashes: list[int] = []
+        hashes = Chain(())
         before: Hashable = row
-        for part in parts:
+        *earlier, last = parts
+        for part in earlier:
             place = (before, part.number)
             link = young.get(place) or self._grown(place, link, part, block_size)
             hashes += link.hashes
             before = link.number
+        if len(last.ids) < block_size:  # such as what asks for an answer: not worth keeping
+            hashes += chained(link.parent, link.rest + last.ids.tobytes(), block_size)
+        else:
+            place = (before, last.number)
+            hashes += (young.get(place) or self._grown(place, link, last, block_size)).hashes
         return hashes
 
     def _grown(
