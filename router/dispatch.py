@@ -145,7 +145,7 @@ class Dispatcher:
         candidates = with_room(offered)
         if not candidates:
             return None
-        request = job.routing_request(target_of(candidates.worker_ids[0]))
+        request = self._request(job, target_of(candidates.worker_ids[0]))
         choice = self._choose(request, candidates, now_s)
         candidate = choice.chosen.candidate
         if may_hold and choice.should_wait:
@@ -182,7 +182,7 @@ class Dispatcher:
         candidates = with_room(offered)
         if not candidates or job.decision is None:
             return Prospect.FULL
-        request = job.routing_request(target_of(candidates.worker_ids[0]))
+        request = self._request(job, target_of(candidates.worker_ids[0]))
         choice = deepcopy(self.policy).choose(request, candidates, deepcopy(self.rng))
         self._explain(job.decision, request, candidates, choice)
         return Prospect.HELD if choice.should_wait else Prospect.NOW
@@ -192,7 +192,7 @@ class Dispatcher:
         offered, target_of = self._offer(job, self.clock.monotonic_s())
         if not offered:
             return 0.0
-        request = job.routing_request(target_of(offered.worker_ids[0]))
+        request = self._request(job, target_of(offered.worker_ids[0]))
         return float(prefill_ms(request, offered).min()) / 1000
 
     def plan(self, held: Held) -> None:
@@ -299,6 +299,9 @@ class Dispatcher:
             targets.values(), self.book, self.settings.admission, job.priority, job.excluded
         )
         return plain, targets.__getitem__
+
+    def _request(self, job: Job, sample: Target) -> RoutingRequest:
+        return job.routing_request(sample, self.index.evictions.recompute_share)
 
     def _choose(self, request: RoutingRequest, candidates: Candidates, now_s: float) -> Choice:
         """The policy's choice, or the least loaded candidate if there is none to rely on."""

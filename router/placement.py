@@ -36,7 +36,7 @@ class Job(msgspec.Struct, eq=False):
     decision: Decision | None = None
     """Where to note what was considered."""
 
-    def routing_request(self, sample: Target) -> RoutingRequest:
+    def routing_request(self, sample: Target, recompute_share: float) -> RoutingRequest:
         """What the scheduler gets to know of it, over targets with blocks like the sample's."""
         return RoutingRequest(
             request_id=self.request_id,
@@ -45,6 +45,7 @@ class Job(msgspec.Struct, eq=False):
             block_hashes=self.prompt.hashes(sample.record.block_size),
             session=self.session,
             completion_tokens_max=self.completion_tokens_max,
+            recompute_share=recompute_share,
         )
 
     def wait_for_place(

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from router.prefix.credit import Ints, Matched
+from router.prefix.evictions import Evictions
 from router.prefix.holder import Holder
 from router.prefix.holdings import SET_BYTES, Holdings
 from router.prefix.layout import PLAIN, PLAIN_LAYOUT, Layer, Layout, Tier
@@ -58,8 +59,9 @@ class PrefixIndex:
         self._suspended = 0
         self._distrusted = 0
         self._predictions = Predictions()
+        self.evictions = Evictions()
         self.generation = 0
-        """Counts up whenever a target is added or removed."""
+        """Counts the targets' comings and goings."""
         self.evicted_over_bound = 0
         """Blocks forgotten since their target had more than it can hold; only grows."""
         self.evicted_for_memory = 0
@@ -126,6 +128,8 @@ class PrefixIndex:
         new = holdings.add(_distinct(hashes), holder.bit)
         line = holder.came(layer, new)
         self._holdings += len(new)
+        if layer == PLAIN:
+            self.evictions.stored(new)
         if line.is_slack:
             keys = line.all()
             line.renew(keys[holdings.held_by(keys, holder.bit)])
@@ -138,7 +142,9 @@ class PrefixIndex:
         holder = self._holders.get(target)
         self.strangers += holder is None
         if holder is not None and layer in holder.held and len(hashes):
-            self._forget(holder, layer, _distinct(hashes))
+            self._forget(holder, layer, blocks := _distinct(hashes))
+            if layer == PLAIN:
+                self.evictions.evicted(blocks, self._layers[layer].holds)
 
     def clear(self, target: str) -> None:
         """The target's cache is empty: forgets its truth; its predictions stay."""
@@ -292,8 +298,6 @@ class PrefixIndex:
         assert self.bytes_used <= self._bytes_max
         self._predictions.check_invariants()
 
-    # ----------------------------------------------------------------- matching
-
     def _columns(self, hashes: Sequence[int], now_s: float) -> Columns:
         self._predictions.expire(now_s)
         doubted = self._suspended | self._distrusted
@@ -347,8 +351,6 @@ class PrefixIndex:
             lowest = mask & -mask
             yield self._by_slot[lowest.bit_length() - 1]
             mask ^= lowest
-
-    # --------------------------------------------------------------- forgetting
 
     def _forget(self, holder: Holder, layer: Layer, hashes: Hashes) -> int:
         """Takes those of the blocks that the target holds out of the truth; gives how many."""

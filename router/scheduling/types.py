@@ -37,6 +37,8 @@ class RoutingRequest(msgspec.Struct, frozen=True):
     session: str | None = None
     """A key that related requests share, if the client gave one."""
     completion_tokens_max: int | None = None
+    recompute_share: float = 0.0
+    """What share of the blocks that full caches evict is computed again later, 0 to 1."""
 
 
 class Candidate(NamedTuple):

@@ -6,11 +6,19 @@ from collections import Counter
 from itertools import pairwise
 from random import Random
 
+import pytest
 from msgspec.structs import replace
 
 from router.scheduling.policies import build_policy
 from router.scheduling.policies.cost import cost_ms
-from router.scheduling.types import Candidate, Candidates, Choice, RoutingRequest
+from router.scheduling.types import (
+    Candidate,
+    Candidates,
+    Choice,
+    FewCandidates,
+    Lists,
+    RoutingRequest,
+)
 
 PROMPT = RoutingRequest("r", "m", prompt_tokens=1000, block_hashes=list(range(62)))
 
@@ -51,6 +59,37 @@ def test_cost_knows_slow_workers() -> None:
     slow = worker("slow")._replace(prefill_tokens_per_s=1000.0)
     assert chosen("cost", slow, worker("fast", queued=1500)).worker_id == "fast"
     assert chosen("cost", slow, worker("fast", queued=3500)).worker_id == "slow"
+
+
+def test_cost_counts_what_a_full_cache_will_compute_again() -> None:
+    """A copy that displaces blocks which are asked for again is made later."""
+    workers = (worker("a"), worker("b", match=992, queued=1100))
+    tight = replace(PROMPT, recompute_share=0.5)
+    policy, candidates = build_policy("cost"), Candidates.of(workers)
+    assert policy.choose(PROMPT, candidates, Random(1)).worker_id == "a"
+    assert policy.choose(tight, candidates, Random(1)).worker_id == "b"
+
+
+def test_cost_prefers_an_idle_worker_to_one_believed_a_little_faster() -> None:
+    faster = worker("busy", in_flight=1)._replace(prefill_tokens_per_s=4400.0)
+    assert chosen("cost", faster, worker("idle")).worker_id == "idle"
+
+
+def test_cost_is_the_same_of_few_and_of_many() -> None:
+    rng = Random(5)
+    for share in (0.0, 0.4):
+        rows = [
+            worker(f"w{at}", match=rng.randrange(1000), queued=rng.randrange(3000), in_flight=at)
+            for at in range(8)
+        ]
+        request = replace(PROMPT, recompute_share=share)
+        candidates = Candidates.of(rows)
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        few = FewCandidates(candidates.worker_ids, Lists(*columns[1:]))
+        few_choice = build_policy("cost").choose(request, few, Random(1))
+        assert list(few_choice.costs) == pytest.approx(
+            list(cost_ms(request, candidates)), rel=1e-12
+        )
 
 
 def test_cost_is_continuous_in_load() -> None:

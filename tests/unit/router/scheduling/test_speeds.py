@@ -94,7 +94,7 @@ def test_what_attention_costs_is_learned_from_long_prompts(attention_tokens: flo
 def test_short_prompts_teach_nothing_of_attention() -> None:
     learned = speeds()
     feed(learned, 200, 10_000, 5, tokens=(16, 2000))
-    assert learned.attention_tokens("w") == ATTENTION_TOKENS_PRIOR
+    assert learned.attention_tokens("w") == pytest.approx(ATTENTION_TOKENS_PRIOR)
 
 
 def test_one_outlier_changes_little() -> None:
@@ -172,3 +172,30 @@ def test_estimates_stay_within_sane_bounds(time_ms: float) -> None:
     assert low <= learned.overhead_ms("w") <= high
     low, high = DECODE_STEP_MS_RANGE
     assert low <= learned.decode_step_ms("w") <= high
+
+
+def test_equal_workers_are_taken_for_equal_and_unequal_ones_are_not() -> None:
+    learned = speeds()
+    names = [f"equal-{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        learned.add(name, "m")
+        feed(learned, 60, 8000, 5, target=name, noise=0.2, seed=number, tokens=(500, 4000))
+    believed = [learned.prefill_tokens_per_s(name) for name in names]
+    assert max(believed) / min(believed) < 1.1
+    learned.add("slow", "m")
+    feed(learned, 60, 8000 / 3, 15, target="slow", noise=0.2, tokens=(500, 4000))
+    assert learned.prefill_tokens_per_s("slow") == pytest.approx(8000 / 3, rel=0.35)
+    for number, name in enumerate(names):
+        feed(learned, 20, 8000, 5, target=name, noise=0.2, seed=number, tokens=(500, 4000))
+        assert learned.prefill_tokens_per_s(name) == pytest.approx(8000, rel=0.35)
+
+
+def test_a_group_is_the_mean_of_those_that_are_left() -> None:
+    learned = speeds()
+    learned.add("x", "m")
+    learned.add("new", "m")
+    feed(learned, 100, 40_000, 5, tokens=(1000, 30_000))
+    feed(learned, 100, 1000, 5, target="x", tokens=(1000, 30_000))
+    assert learned.prefill_tokens_per_s("new") == pytest.approx(6300, rel=0.35)
+    learned.remove("x")
+    assert learned.prefill_tokens_per_s("new") == pytest.approx(40_000, rel=0.35)
