@@ -7,8 +7,9 @@ failure is told to the client as the stream's own error event, never by a silent
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -65,9 +66,9 @@ class Delivery:
         )
         return Comments(client, self._deadlines, interval_s, headers)
 
-    async def run(
+    def run(
         self, call: Call, assignment: Assignment, client: Client, is_last_try: Callable[[], bool]
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Sends the call to its worker and the answer to the client.
 
         Raises `WorkerUnreachable` or `WorkerTimeout` while the client has got nothing of the
@@ -89,7 +90,7 @@ class Delivery:
             may_fault=is_last_try,
             began=partial(self._dispatcher.first_byte, assignment),
         )
-        await self._exchange(call, assignment.target, attempt, client)
+        return self._exchange(call, assignment.target, attempt, client)
 
     async def run_outside(self, call: Call, target: Target, client: Client) -> None:
         """Sends the call to somebody who is no worker, and whatever is answered to the client.

@@ -17,19 +17,17 @@ class Gate:
     def __init__(self, dispatcher: Dispatcher, settings: AdmissionSettings, clock: Clock) -> None:
         self._dispatcher = dispatcher
         self._turns = Turns(dispatcher, settings, clock)
+        self.enter = self._turns.enter
         self.waiting = self._turns.waiting
         self.oldest_wait_s = self._turns.oldest_wait_s
         self.pump = self._turns.pump
         self.tick = self._turns.tick
 
-    async def enter(self, job: Job) -> Assignment:
-        """Places the job, now or later; the caller releases what it gets.
+    async def wait(self, job: Job) -> Assignment:
+        """Places a job that `enter` has not placed; the caller releases what it gets.
 
         Raises `UnknownModel`, `NoHealthyWorker`, `QueueFull` or `QueueTimeout`.
         """
-        return self._turns.enter(job) or await self._wait(job)
-
-    async def _wait(self, job: Job) -> Assignment:
         placed: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
         ticket = self._turns.wait(job, placed)
         try:

@@ -6,7 +6,6 @@ Numbers are read from the load book, from what other routers told, and from the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -116,9 +115,10 @@ class FewLoads(Loads):
             left = list(map(int.__add__, left, self.planned_tokens))
         if any(left):
             left = left.copy()
-            for row in compress(range(len(left)), self.head_tokens):
-                done = (now_s - self.head_since_s[row]) * speeds[row]
-                left[row] -= int(min(done, self.head_tokens[row] * _HEAD_DONE_MAX))
+            for row, head in enumerate(self.head_tokens):
+                if head:
+                    done = (now_s - self.head_since_s[row]) * speeds[row]
+                    left[row] -= int(min(done, head * _HEAD_DONE_MAX))
         return left
 
 

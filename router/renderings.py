@@ -17,7 +17,7 @@ from rhizome.render.renderer import Renderer, load_renderer
 from rhizome.settings.tree import RouterSettings
 from rhizome.tasks import Tasks
 from router.faults import Faults, Part
-from router.http.bodies import ChatBody, CompletionBody, EngineBody
+from router.http.bodies import EngineBody
 from router.render.rendering import Rendering
 
 _log = logging.getLogger(__name__)
@@ -47,22 +47,33 @@ class Renderings:
     def left(self, record: WorkerRecord) -> None:
         """Kept: the worker may come back, and others of its model may be there."""
 
-    async def render(self, body: EngineBody, record: WorkerRecord | None) -> Rendered:
-        """The body's prompt; raises nothing for any body. What generates nothing has none."""
-        if not isinstance(body, (ChatBody, CompletionBody)):
-            return Rendered(None, b"", Why.SHAPE)
-        loading = self._rendering(record) if record is not None else None
-        if loading is None or not loading.done():
-            rendered = await self._approximate.render(body)
-            is_loading = loading is not None and rendered.why is Why.NO_TOKENIZER
-            return replace(rendered, why=Why.LOADING) if is_loading else rendered
-        return await loading.result().render(body)
+    def at_once(self, body: EngineBody, record: WorkerRecord | None) -> Rendered | None:
+        """The body's prompt where it is had quickly, else None: `later` waits for it. Raises
+        nothing for any body."""
+        rendering, is_loading = self._for(record)
+        rendered = rendering.at_once(body)
+        if not is_loading or rendered is None:
+            return rendered
+        return _while_loading(rendered)
+
+    async def later(self, body: EngineBody, record: WorkerRecord | None) -> Rendered:
+        """The same for what is not had at once."""
+        rendering, is_loading = self._for(record)
+        rendered = await rendering.later(body)
+        return _while_loading(rendered) if is_loading else rendered
 
     def close(self) -> None:
         """Stops the threads of all renderings."""
         for loading in self._loading.values():
             if loading.done() and not loading.cancelled():
                 loading.result().close()
+
+    def _for(self, record: WorkerRecord | None) -> tuple[Rendering, bool]:
+        """What renders for the worker now, and whether what shall do it is still loaded."""
+        loading = self._rendering(record) if record is not None else None
+        if loading is None or not loading.done():
+            return self._approximate, loading is not None
+        return loading.result(), False
 
     def _rendering(self, record: WorkerRecord) -> asyncio.Task[Rendering] | None:
         directory = model_directory(self._settings.tokenizer, record.model_root)
@@ -87,3 +98,7 @@ class Renderings:
 
     def _rendering_by(self, renderer: Renderer | None) -> Rendering:
         return Rendering(renderer, self._faults, self._settings.rendering, self._clock)
+
+
+def _while_loading(rendered: Rendered) -> Rendered:
+    return replace(rendered, why=Why.LOADING) if rendered.why is Why.NO_TOKENIZER else rendered

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from rhizome.clock import Clock
 from rhizome.errors import (
@@ -114,10 +116,18 @@ class Service:
         except TimeoutError as error:
             raise DeadlinePassed("the time is over that x-request-timeout gave") from error
 
-    async def _serve(self, call: Call, client: Client, fallbacks: tuple[Fallback, ...]) -> None:
+    def _serve(
+        self, call: Call, client: Client, fallbacks: tuple[Fallback, ...]
+    ) -> Coroutine[Any, Any, None]:
         """From the fleet; from elsewhere where the fleet cannot, in the order of the fallbacks."""
-        if self.media.may_inline(call.body):
-            call.body = await self.media.inlined(call.body)
+        if fallbacks or self.media.may_inline(call.body):
+            return self._serve_somehow(call, client, fallbacks)
+        return self._serve_from_fleet(call, client)
+
+    async def _serve_somehow(
+        self, call: Call, client: Client, fallbacks: tuple[Fallback, ...]
+    ) -> None:
+        call.body = await self.media.inlined(call.body)
         try:
             return await self._serve_from_fleet(call, client)
         except RequestError as error:
@@ -155,7 +165,9 @@ class Service:
         if not body.shares_prefix:
             return UnsharedPrompt(len(body.raw), self.settings.prefix)
         record = self.fleet.record_of_model(body.model)
-        rendered = await self.renderings.render(body, record)
+        rendered = self.renderings.at_once(body, record)
+        if rendered is None:
+            rendered = await self.renderings.later(body, record)
         adapter = None if record is None or record.model == body.model else body.model
         prompt = RenderedPrompt(rendered, body.cache_salt, self.settings.prefix, adapter)
         self.metrics.rendered(body.model, rendered.why)
@@ -175,9 +187,10 @@ class Service:
         failure: RequestError | None = None
         while True:
             try:
-                assignment = call.assignment = await self.gate.enter(job)
+                assignment = self.gate.enter(job) or await self.gate.wait(job)
             except NoHealthyWorker as error:
                 raise (failure or error) from None
+            call.assignment = assignment
             call.attempts += 1
             self.metrics.decided(call, assignment)
             try:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
-from operator import itemgetter
 from typing import Any, ClassVar
 
 import msgspec
@@ -36,8 +34,6 @@ _SESSION_CHARS_MAX = 256
 _REPORT_MODE = "kv_cache_report_mode"
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}}'
 _encoder = msgspec.json.Encoder()
-_ROLE_AND_CONTENT = itemgetter("role", "content")
-_ROLE = itemgetter(0)
 
 
 class EngineBody(msgspec.Struct, frozen=True):
@@ -235,16 +231,16 @@ def check_messages(messages: Any) -> None:
 
 def _texts_of(messages: Any) -> list[tuple[str, str]] | None:
     """Role and text of each message, if they have these two and nothing else, as most have."""
+    texts = []
     try:
-        texts = [*map(_ROLE_AND_CONTENT, messages)]
+        for message in messages:
+            role, text = message["role"], message["content"]
+            if type(role) is not str or not role or type(text) is not str or len(message) != 2:
+                return None
+            texts.append((role, text))
     except (KeyError, TypeError):
         return None
-    has_text_alone = (
-        set(map(len, messages)) == {2}
-        and set(map(type, chain.from_iterable(texts))) == {str}
-        and all(map(_ROLE, texts))
-    )
-    return texts if has_text_alone else None
+    return texts or None
 
 
 def _check_content(content: Any, param: str) -> None:

@@ -99,6 +99,8 @@ class MediaFetcher:
 
     async def inlined(self, body: EngineBody) -> EngineBody:
         """The body without URLs of media; raises `MediaRefused` or `MediaUnavailable`."""
+        if not self.may_inline(body):
+            return body
         urls = references(body.fields)
         if not urls:
             return body

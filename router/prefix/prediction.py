@@ -18,13 +18,16 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice, repeat
+from itertools import islice
 from typing import NamedTuple
 
 EXPIRED_AT_ONCE_MAX = 4096
 """Blocks after which `expire` leaves the rest to its next call, so that no request pays for many
 that came before it: about a millisecond."""
 _LOOKS_SPARE = 64
+_SPARE = 64
+"""What is forgotten beyond a bound is so small a part of it: to find the oldest of a dict is to
+pass over all that went before, so it must not be done for each request."""
 ENTRY_BYTES = 120
 """Memory of one predicted block of one target, at the worst (tools/bench_index.py)."""
 BLOCK_BYTES = 128
@@ -92,18 +95,17 @@ class Predictions:
     def endings(self, hashes: Sequence[int]) -> list[tuple[int, int]]:
         """Masks of slots, no slot in two, with the number of leading blocks predicted for them; to
         be read after `expire`."""
-        held, depth, found = -1, 0, []
-        for mask, run in groupby(map(self.blocks.get, hashes, repeat(0))):
-            still = held & mask
+        get, held, found = self.blocks.get, -1, []
+        for depth, block in enumerate(hashes):
+            still = get(block, 0) & held
             if still != held:
                 if depth:
                     found.append((held ^ still, depth))
                 if not still:
                     return found
                 held = still
-            depth += len(list(run))
-        if depth:
-            found.append((held, depth))
+        if hashes:
+            found.append((held, len(hashes)))
         return found
 
     def add(self, slot: int, hashes: Sequence[int], expires_at_s: float) -> None:
@@ -128,15 +130,17 @@ class Predictions:
         used_s = assumed.used_s
         ends_sooner = not used_s or kept.lifetime_s < assumed.lifetime_s
         assumed.lifetime_s, blocks_max = kept
-        used_now = dict.fromkeys(reversed(hashes), now_s)  # an engine drops a prompt from its end
-        before = [*map(used_s.pop, used_now, repeat(None))]
-        used_s.update(used_now)
-        if None in before:
-            fresh = [block for block, known in zip(used_now, before, strict=True) if known is None]
+        fresh: list[int] = []
+        for block in reversed(hashes):  # an engine drops a prompt from its end on
+            if used_s.pop(block, None) is None:
+                fresh.append(block)
+            used_s[block] = now_s
+        if fresh:
             self._assumptions += len(fresh)
             self._include(fresh, 1 << slot)
         if blocks_max is not None and len(used_s) > blocks_max:
-            self._forget(slot, list(islice(used_s, len(used_s) - blocks_max)))
+            excess = len(used_s) - blocks_max + blocks_max // _SPARE
+            self._forget(slot, list(islice(used_s, excess)))
         if ends_sooner and assumed.ends_s < assumed.look_s:
             self._look_at(slot, assumed)
 
@@ -201,11 +205,9 @@ class Predictions:
 
     def _include(self, hashes: Iterable[int], bit: int) -> None:
         masks = self.blocks
-        if masks.keys().isdisjoint(hashes):
-            masks.update(dict.fromkeys(hashes, bit))
-            return
-        for block in hashes:
-            masks[block] = masks.get(block, 0) | bit
+        get = masks.get
+        for block in hashes:  # `update` of a large dict may copy it all
+            masks[block] = get(block, 0) | bit
 
     def _exclude(self, hashes: Collection[int], bit: int) -> None:
         masks = self.blocks

@@ -62,19 +62,47 @@ class Rendering:
 
     async def render(self, body: EngineBody) -> Rendered:
         """The prompt of the body (of several, the first); raises nothing for any body."""
+        return self.at_once(body) or await self.later(body)
+
+    def at_once(self, body: EngineBody) -> Rendered | None:
+        """The same where it is had quickly, else None: it takes a thread, and `later` waits for
+        it."""
         if not isinstance(body, (ChatBody, CompletionBody)):
             return Rendered(None, b"", Why.NO_PROMPT)
-        if self._renderer is None and isinstance(body, ChatBody):
+        if not isinstance(body, ChatBody):
+            return None
+        if self._renderer is None:
             return Rendered(None, render_approximate(body.fields, body.texts), Why.NO_TOKENIZER)
+        if not self._may_inline or len(body.raw) > INLINE_BYTES_MAX:
+            return None
+        try:
+            parts = self._renderer.chat_parts(body.chat(), INLINE_S, INLINE_NEW_CHARS_MAX)
+        except CannotRender as error:  # the threads shall say the reason
+            self._may_inline = error.why is not Why.TEMPLATE_TOO_LONG
+            return None
+        except Exception as error:
+            return self._faulty(body, error)
+        return None if parts is None else self._exact(body, parts)
+
+    async def later(self, body: EngineBody) -> Rendered:
+        """The same for what is not had at once."""
+        assert isinstance(body, (ChatBody, CompletionBody))
         try:
             parts = await self._parts(body)
         except CannotRender as error:
             if error.why in _FAULTS:
                 self._faults.note(_FAULTS[error.why], str(error))
-            return Rendered(None, render_approximate(body.fields), error.why)
-        except Exception as error:  # whatever a model's files make go wrong, the request goes on
-            self._faults.note(Part.RENDERING, error)
-            return Rendered(None, render_approximate(body.fields), Why.FAULT)
+            return Rendered(None, render_approximate(body.fields, body.texts), error.why)
+        except Exception as error:
+            return self._faulty(body, error)
+        return self._exact(body, parts)
+
+    def _faulty(self, body: EngineBody, error: Exception) -> Rendered:
+        """Whatever a model's files make go wrong, the request goes on."""
+        self._faults.note(Part.RENDERING, error)
+        return Rendered(None, render_approximate(body.fields, body.texts), Why.FAULT)
+
+    def _exact(self, body: EngineBody, parts: list[TokenPart]) -> Rendered:
         several = isinstance(body, CompletionBody) and len(body.prompts) > 1
         why = Why.SEVERAL_PROMPTS if several else Why.EXACT
         if len(parts) == 1:
@@ -95,23 +123,10 @@ class Rendering:
         size = len(body.raw)
         if size > BODY_BYTES_MAX:
             raise CannotRender(Why.OUTPUT_TOO_LONG)
-        if self._may_inline and isinstance(body, ChatBody) and size <= INLINE_BYTES_MAX:
-            quick = self._quickly(renderer, body)
-            if quick is not None:
-                return quick
         lane = self._short if size <= SHORT_BYTES_MAX else self._long
         # a template ends by itself soon after nobody waits for it any more
         limit_s = 2 * lane.allowance_s(size)
         return await lane.run(lambda: _work(renderer, body, limit_s), size)
-
-    def _quickly(self, renderer: Renderer, body: ChatBody) -> list[TokenPart] | None:
-        """The parts if they are had quickly; None also for what the threads shall say the reason
-        of."""
-        try:
-            return renderer.chat_parts(body.chat(), INLINE_S, INLINE_NEW_CHARS_MAX)
-        except CannotRender as error:
-            self._may_inline = error.why is not Why.TEMPLATE_TOO_LONG
-            return None
 
 
 def _work(renderer: Renderer, body: ChatBody | CompletionBody, limit_s: float) -> list[TokenPart]:

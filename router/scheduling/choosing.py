@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import compress, repeat
-from operator import le
 from random import Random
 
 import numpy as np
@@ -58,7 +56,7 @@ def lowest_of_few(
     if len(costs) == 1:
         return 0, Reason.ONLY_CANDIDATE
     limit = min(costs) + tolerance
-    tied = list(compress(range(len(costs)), map(le, costs, repeat(limit))))
+    tied = [at for at, cost in enumerate(costs) if cost <= limit]
     if len(tied) == 1:
         return tied[0], Reason.LOWEST_COST
     least = min([loads[at] for at in tied])

@@ -54,6 +54,7 @@ class TargetLoad(NamedTuple):
 
 
 _NO_LOAD = TargetLoad(0, 0)
+_PREFILL, _DECODE, _RELEASED = ReceiptState  # an enum's members are slow to look up
 
 
 class LoadBook:
@@ -107,23 +108,23 @@ class LoadBook:
 
     def first_byte(self, receipt: Receipt, now_s: float) -> None:
         """The target has begun to answer: the prompt is no longer queued there."""
-        if receipt.state is ReceiptState.PREFILL:
+        if receipt.state is _PREFILL:
             load = self._loads[receipt.target]
             load.progressed_at_s = now_s
             del load.queue[receipt]
             load.queued_tokens -= receipt.work_tokens
-            receipt.state = ReceiptState.DECODE
+            receipt.state = _DECODE
             self._note(receipt.target)
 
     def release(self, receipt: Receipt) -> bool:
         """Gives the load back; True the first time, later calls change nothing."""
-        if receipt.state is ReceiptState.RELEASED:
+        if receipt.state is _RELEASED:
             return False
         load = self._loads[receipt.target]
-        if receipt.state is ReceiptState.PREFILL:
+        if receipt.state is _PREFILL:
             del load.queue[receipt]
             load.queued_tokens -= receipt.work_tokens
-        receipt.state = ReceiptState.RELEASED
+        receipt.state = _RELEASED
         load.receipts.remove(receipt)
         if not load.receipts:
             assert load.queued_tokens == 0

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from operator import itemgetter
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -175,15 +174,8 @@ class FewCandidates(Candidates):
         self.worker_ids = worker_ids
         self.lists = lists
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in _ARRAYS:
-            raise AttributeError(name)
-        made = self.__dict__[name] = np.array(getattr(self.lists, name), _ARRAYS[name])
-        return made
-
     def __getitem__(self, at: int) -> Candidate:
-        columns: tuple[list[Any], ...] = self.lists
-        return Candidate(self.worker_ids[at], *map(itemgetter(at), columns))
+        return Candidate._make((self.worker_ids[at], *[column[at] for column in self.lists]))
 
     def where(self, chosen: Sequence[bool] | npt.NDArray[np.bool_]) -> Candidates:
         if all(chosen):
@@ -192,11 +184,23 @@ class FewCandidates(Candidates):
         return FewCandidates(list(compress(self.worker_ids, chosen)), Lists(*columns))
 
 
+class _Array:
+    """A column of few candidates as an array, made when somebody asks for it."""
+
+    def __init__(self, name: str, kind: npt.DTypeLike) -> None:
+        self._name = name
+        self._kind = kind
+
+    def __get__(self, one: FewCandidates, owner: type) -> npt.NDArray[Any]:
+        made: npt.NDArray[Any] = np.array(getattr(one.lists, self._name), self._kind)
+        one.__dict__[self._name] = made
+        return made
+
+
 _WHOLE = {"match_tokens", "in_flight", "in_flight_max", "queued_tokens"}
-_ARRAYS = {
-    name: np.int64 if name in _WHOLE else np.bool_ if name == "is_learned" else np.float64
-    for name in Lists._fields
-}
+for _name in Lists._fields:
+    _kind = np.int64 if _name in _WHOLE else np.bool_ if _name == "is_learned" else np.float64
+    setattr(FewCandidates, _name, _Array(_name, _kind))
 
 
 class Scored(msgspec.Struct, frozen=True):

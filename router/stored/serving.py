@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -87,10 +88,12 @@ class StoringService:
         self._background: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._streams: dict[tuple[str, str], Recording] = {}
 
-    async def serve(self, call: Call, client: Client) -> None:
-        body = call.body
-        if not isinstance(body, ResponseBody):
-            return await self._service.serve(call, client)
+    def serve(self, call: Call, client: Client) -> Coroutine[Any, Any, None]:
+        if not isinstance(call.body, ResponseBody):
+            return self._service.serve(call, client)
+        return self._serve_response(call, call.body, client)
+
+    async def _serve_response(self, call: Call, body: ResponseBody, client: Client) -> None:
         asked, owner = body.fields, call.principal.name
         previous = await self._previous(owner, asked.get("previous_response_id"))
         items = conversation(previous, asked["input"])

@@ -307,6 +307,7 @@ async def test_a_body_that_is_too_long_is_not_tokenized(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BODY_BYTES_MAX", 100)
+    monkeypatch.setattr(module, "INLINE_BYTES_MAX", 50)
     rendered = await make().render(read_chat(_chat(messages=_user("x" * 100))))
     assert rendered.why is Why.OUTPUT_TOO_LONG
 
