@@ -259,8 +259,7 @@ class PrefixIndex:
         return holder.layout.reused_of(blocks) if holder is not None else blocks
 
     def block_count(self, target: str, tier: Tier = Tier.DEVICE) -> int:
-        """Blocks that the target holds in a tier by the truth, suspended or not, all groups
-        together."""
+        """Blocks of all groups that the target holds in a tier by the truth, suspended or not."""
         holder = self._holders.get(target)
         return holder.count(tier) if holder is not None else 0
 
