@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from rhizome.logs import redact
 
 RUN_SCHEMA = "rhizome.loadtest.run/1"
 SWEEP_SCHEMA = "rhizome.loadtest.sweep/1"
+_UNMET_MIN = 3
+"""After so many requests in a row that find no connection a target counts as gone."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +101,7 @@ def result_of(
     """Puts a run's result together."""
     summary = summarize(measured.records, plan.slo, plan.warmup_s)
     reasons = faults_of(plan.limits, measured.processes, summary)
+    missing = measured.faults + lost_target(measured.records)
     return RunResult(
         label=told.label,
         rhizome_version=__version__,
@@ -112,10 +116,10 @@ def result_of(
             if name not in {"keys", "choice", "shape"}
         },
         processes=measured.processes,
-        valid=not reasons and not measured.faults,
-        invalid_because=reasons + measured.faults,
-        partial=bool(measured.faults),
-        partial_because=measured.faults,
+        valid=not reasons and not missing,
+        invalid_because=reasons + missing,
+        partial=bool(missing),
+        partial_because=missing,
         summary=summary,
     )
 
@@ -138,6 +142,18 @@ def faults_of(limits: Limits, processes: Sequence[ProcessFacts], summary: Summar
             f"{summary.prompts_miscounted} requests: it has another tokenizer"
         )
     return faults
+
+
+def lost_target(records: Sequence[RequestRecord]) -> list[str]:
+    """Whether the target went away and was not met again until the end."""
+    by_time = sorted(records, key=lambda record: record.sent_s)
+    unmet = list(takewhile(lambda record: record.error is ErrorKind.CONNECT, reversed(by_time)))
+    if len(unmet) < _UNMET_MIN or len(unmet) == len(by_time):
+        return []
+    return [
+        f"the target was gone from {unmet[-1].sent_s:.1f} s on: the last {len(unmet)} requests "
+        "found no connection"
+    ]
 
 
 def machine_facts() -> Machine:

@@ -23,13 +23,15 @@ class Tasks:
         self._owner = owner
         self._close_timeout_s = close_timeout_s
         self._running: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: asyncio.Future[BaseException] | None = None
 
     def __len__(self) -> int:
         return len(self._running)
 
     async def __aenter__(self) -> Self:
-        self._failure = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._failure = self._loop.create_future()
         return self
 
     async def __aexit__(
@@ -42,7 +44,8 @@ class Tasks:
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs `work` in the background until it ends or the owner closes."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self._owner}:{name}")
+        loop = self._loop or asyncio.get_running_loop()
+        task = loop.create_task(work, name=f"{self._owner}:{name}")
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -235,7 +235,8 @@ class Fleet:
 
     def eligible(self, model: str) -> tuple[Target, ...]:
         """Targets that may take a new request for the model, in a stable order."""
-        self._forget_outdated()
+        if self._found_at != self.generation:
+            self._forget_outdated()
         found = self._eligible.get(model)
         if found is None:
             able = [worker for worker in self._workers.values() if self._is_able(worker, model)]
@@ -247,10 +248,9 @@ class Fleet:
 
     def _forget_outdated(self) -> None:
         """What was found before the fleet changed holds no more."""
-        if self._found_at != self.generation:
-            self._found_at = self.generation
-            self._eligible.clear()
-            self._record_of.clear()
+        self._found_at = self.generation
+        self._eligible.clear()
+        self._record_of.clear()
 
     def _is_able(self, worker: _Worker, model: str) -> bool:
         record = worker.record
@@ -304,7 +304,8 @@ class Fleet:
 
     def record_of_model(self, model: str) -> WorkerRecord | None:
         """Some worker of the model, a ready one if there is one."""
-        self._forget_outdated()
+        if self._found_at != self.generation:
+            self._forget_outdated()
         known = self._record_of.get(model)
         if known is not None:
             return known

@@ -63,10 +63,11 @@ class Loads:
     def refresh_own(self, row: int) -> None:
         """Reads again what this router has sent there."""
         own = self._sources.book.load(self._names[row])
-        in_flight, queued_tokens, self.head_tokens[row], self.head_since_s[row] = own
-        in_flight_elsewhere, queued_elsewhere = self._elsewhere[row]
-        self.in_flight[row] = in_flight + in_flight_elsewhere
-        self.queued_tokens[row] = queued_tokens + queued_elsewhere
+        in_flight, queued_tokens = self._elsewhere[row]
+        self.in_flight[row] = own.in_flight + in_flight
+        self.queued_tokens[row] = own.queued_tokens + queued_tokens
+        self.head_tokens[row] = own.head_tokens
+        self.head_since_s[row] = own.head_since_s
 
     def plan(self, row: int, work_tokens: int) -> None:
         """Counts work as queued at a target that will get it, until `forget_plans`."""

@@ -63,11 +63,12 @@ class Turns:
         dispatcher, model = self._dispatcher, job.model
         dispatcher.check_servable(model, job.excluded)
         now_s = job.entered_at_s = self._clock.monotonic_s()
-        first_s = self._line.first_rank_s(model, job.priority)
-        if first_s is not None and first_s <= now_s + dispatcher.least_prefill_s(job):
-            return None
-        until_s = now_s + self._settings.hold_s_max
         waiting = self._line.length(model)
+        if waiting:
+            first_s = self._line.first_rank_s(model, job.priority)
+            if first_s is not None and first_s <= now_s + dispatcher.least_prefill_s(job):
+                return None
+        until_s = now_s + self._settings.hold_s_max
         found = dispatcher.assign_or_hold(
             job, may_hold=self._may_hold(waiting, until_s, now_s), in_line=self._in_line(waiting)
         )

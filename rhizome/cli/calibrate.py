@@ -65,6 +65,9 @@ def register(app: typer.Typer) -> None:
         from loadtest.calibration.machine import machine_facts
         from loadtest.calibration.measuring import Course
         from loadtest.calibration.writing import Given, profile_of, write_profile
+        from rhizome.cli.load_options import check_outputs
+
+        check_outputs(output)
 
         course = Course(
             time_s=budget_s,

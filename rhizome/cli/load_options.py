@@ -168,6 +168,25 @@ def aim_of(given: dict[str, Any], rate_per_s: float | None) -> Aim:
     return Aim(given["url"], given["model"], given["tokenizer"], choice, shape, given["api"])
 
 
+def check_outputs(*paths: Path | None) -> None:
+    """Raises `SettingsError` for a result that could not be written, before it has cost time."""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
+            with path.open("ab"):
+                pass
+            if is_new:
+                path.unlink()
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be written: {error.strerror or error}",
+                advice="Name another place.",
+            ) from error
+
+
 def plan_of(given: dict[str, Any], aim: Aim) -> Plan:
     """All that the flags say beside the aim; raises `SettingsError`."""
     keys = _keys(given["keys"])

@@ -54,6 +54,7 @@ def _add_run(group: typer.Typer) -> None:
         **given: Any,
     ) -> None:
         """Send one workload. The exit status is 1 for a result that is not valid."""
+        flags.check_outputs(output, given["html"], save_requests)
         aim = flags.aim_of(given | {"url": url}, rate)
         plan = flags.plan_of(given, aim)
         result = asyncio.run(_run(aim, plan, given["label"], save_requests))
@@ -81,6 +82,7 @@ def _add_sweep(group: typer.Typer) -> None:
         """Send one workload at rising rates and find the knee: the highest rate, all lower ones
         included, at which the share of good requests is at least --goodput. Each level has a seed
         of its own, counted up from --seed, so that none meets another's cache."""
+        flags.check_outputs(output, given["html"])
         levels = _rates(rates)
         aim = flags.aim_of(given | {"url": url}, levels[0])
         plan = flags.plan_of(given, aim)

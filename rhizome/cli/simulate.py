@@ -116,6 +116,7 @@ def _add_run(group: typer.Typer) -> None:
         from loadtest.results import Told, write_result
         from loadtest.simulation.running import simulate
 
+        flags.check_outputs(output, html)
         scenario = _scenario(given)
         policies = list(dict.fromkeys(policy or [scenario.settings.scheduling.policy]))
         for one in policies:
@@ -172,6 +173,7 @@ def _add_size(group: typer.Typer) -> None:
 
         if workers > workers_max:
             raise SettingsError(f"--workers {workers} is more than --workers-max {workers_max}")
+        flags.check_outputs(output)
         told = Told(shared["label"] or f"{profile} {shared['workload']}", flags.command_line())
         promise = Promise(slo_ttft_p99_ms, completed)
         scenario = _scenario(given)

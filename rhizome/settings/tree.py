@@ -238,7 +238,7 @@ class TrustSettings(Slice):
 
 
 class RenderingSettings(Slice):
-    stall_s: Seconds = 0.016
+    stall_s: Seconds = 0.012
     """Longest wait for a prompt's token ids, or 2 ms for each kilobyte of a longer request; a
     prompt that takes longer is routed by its bytes."""
     deadline_s: Seconds = 2.0

@@ -87,6 +87,8 @@ def is_not_negative(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     """A whole number, 0 or more, also if it is written as a float."""
+    if type(value) is int:
+        return value >= 0
     return is_not_negative(value) and value == int(value)
 
 

@@ -168,7 +168,8 @@ class GenerationExchange:
             return
         self.started = True
         framing = f"content-length: {len(body)}\r\n"
-        self._connection.write(self._head(status, content_type, headers, framing) + body)
+        head = self._head(status, content_type, headers, framing)
+        self._connection.transport.write(head + body)
         self._connection.answered(self, self._keep_alive)
 
     def follow(self, source: Source | None) -> None:

@@ -19,12 +19,15 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 EXPIRED_AT_ONCE_MAX = 4096
 """Blocks after which `expire` leaves the rest to its next call, so that no request pays for many
 that came before it: about a millisecond."""
 _LOOKS_SPARE = 64
+_FEW = 16
+"""Up to so many blocks one look after the other is as quick as halving."""
 _SPARE = 64
 """What is forgotten beyond a bound is so small a part of it: to find the oldest of a dict is to
 pass over all that went before, so it must not be done for each request."""
@@ -37,7 +40,7 @@ PREDICTION_BYTES = ENTRY_BYTES + BLOCK_BYTES
 _Batch = tuple[float, int, int, Sequence[int]]  # expires_at_s, number, slot, hashes
 
 
-class Kept(NamedTuple):
+class Kept(msgspec.Struct, frozen=True):
     """How long a target keeps what nobody uses."""
 
     lifetime_s: float
@@ -95,18 +98,35 @@ class Predictions:
     def endings(self, hashes: Sequence[int]) -> list[tuple[int, int]]:
         """Masks of slots, no slot in two, with the number of leading blocks predicted for them; to
         be read after `expire`."""
-        get, held, found = self.blocks.get, -1, []
-        for depth, block in enumerate(hashes):
-            still = get(block, 0) & held
+        get, held, found, depth = self.blocks.get, -1, [], 0
+        leaps = not self._entries and len(hashes) > _FEW
+        while depth < len(hashes):
+            still = get(hashes[depth], 0) & held
             if still != held:
                 if depth:
                     found.append((held ^ still, depth))
                 if not still:
                     return found
                 held = still
+            depth += 1
+            if leaps:
+                depth = self._end_of_assumed(hashes, depth, held)
         if hashes:
             found.append((held, len(hashes)))
         return found
+
+    def _end_of_assumed(self, hashes: Sequence[int], begin: int, slots: int) -> int:
+        """The first block from `begin` on that one of the slots is not assumed to hold, found by
+        halving: of what a slot was sent it drops the end first, so it holds beginnings."""
+        get, low, high = self.blocks.get, begin, len(hashes)
+        middle = high - 1
+        while low < high:
+            if get(hashes[middle], 0) & slots == slots:
+                low = middle + 1
+            else:
+                high = middle
+            middle = (low + high) // 2
+        return low
 
     def add(self, slot: int, hashes: Sequence[int], expires_at_s: float) -> None:
         """Predicts the blocks until `expires_at_s`; a later time already set stays."""
@@ -129,7 +149,7 @@ class Predictions:
             assumed = self._assumed[slot] = _Assumed()
         used_s = assumed.used_s
         ends_sooner = not used_s or kept.lifetime_s < assumed.lifetime_s
-        assumed.lifetime_s, blocks_max = kept
+        assumed.lifetime_s, blocks_max = kept.lifetime_s, kept.blocks_max
         fresh: list[int] = []
         for block in reversed(hashes):  # an engine drops a prompt from its end on
             if used_s.pop(block, None) is None:

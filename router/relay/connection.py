@@ -65,6 +65,7 @@ class WorkerConnection(asyncio.Protocol):
         self._settings = settings
         self._deadlines = deadlines
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._over: asyncio.Future[None] | None = None
@@ -100,7 +101,7 @@ class WorkerConnection(asyncio.Protocol):
             raise NotSent
         deadlines = self._deadlines
         self._receiver, self._has_body, self._passing = receiver, False, None
-        over = self._over = asyncio.get_running_loop().create_future()
+        over = self._over = self._loop.create_future()
         self._life.deadline_s = deadlines.now_s + self._settings.total_timeout_s
         self._token_deadline_s = deadlines.now_s + self._settings.first_byte_timeout_s
         self.deadline_s = self._token_deadline_s

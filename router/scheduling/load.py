@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -43,7 +42,7 @@ class _Load:
     """When the latest prompt was done."""
 
 
-class TargetLoad(NamedTuple):
+class TargetLoad(msgspec.Struct, frozen=True):
     """What a target has to do."""
 
     in_flight: int

@@ -25,6 +25,7 @@ from tests.support.engine_contract.fuzz_apis import api_rows
 from tests.support.engine_contract.play import QUIET_S, Answer, listening, play
 from tests.support.engine_contract.rows import ROWS, Row
 from tests.support.engine_contract.rows_asked import ASKED
+from tests.support.engine_contract.rows_odd import ODD, ODD_MORE
 from tests.support.engine_contract.rows_renders import RENDERS, SCALE_OUT_FLAGS
 from tests.support.engine_contract.rows_tools import CALLS, PARSER_FLAGS
 from workers.engine.simulated.server.words import Words
@@ -33,8 +34,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")
 
 Answers = dict[str, Answer]
 RECORDED = Path(__file__).parents[1] / "data" / "vllm-0.32" / "answers.json"
-PLAIN: tuple[Row, ...] = (*ROWS, *ASKED, *drawn_rows(), *api_rows())
-MORE: tuple[Row, ...] = (*RENDERS, *CALLS)
+PLAIN: tuple[Row, ...] = (*ROWS, *ASKED, *drawn_rows(), *api_rows(), *ODD)
+MORE: tuple[Row, ...] = (*RENDERS, *ODD_MORE, *CALLS)
 """For an engine with a parser of tool calls that renders for others, too."""
 EVERY_ROW = pytest.mark.parametrize("row", [*PLAIN, *MORE], ids=lambda row: row.name)
 NOT_SIMULATED = re.compile(

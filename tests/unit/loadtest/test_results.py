@@ -50,6 +50,18 @@ def test_a_run_counts_only_if_all_was_sent_as_it_should_be() -> None:
     assert faults_of(Limits(), [CALM], summarize([], Slo())) == ["no request was answered"]
 
 
+def test_a_target_that_goes_away_for_good_makes_a_partial_run() -> None:
+    answered = [record(number, sent_s=float(number)) for number in range(4)]
+    unmet = [record(n, sent_s=float(n), error=ErrorKind.CONNECT) for n in range(4, 8)]
+    gone = run_result(records=[*unmet, *answered])
+    assert (gone.partial, gone.valid) == (True, False)
+    assert gone.partial_because == [
+        "the target was gone from 4.0 s on: the last 4 requests found no connection"
+    ]
+    back = run_result(records=[*answered, *unmet, record(8, sent_s=8.0)])
+    assert (back.partial, back.valid) == (False, True)
+
+
 def test_a_result_is_read_as_it_was_written_and_holds_no_key(tmp_path: Path) -> None:
     result = run_result(keys={"": "rzk-secret"}, faults=["client process 0 was stopped"])
     path = tmp_path / "deep" / "result.json"

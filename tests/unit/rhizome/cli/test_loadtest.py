@@ -43,6 +43,9 @@ async def invoked(*words: object) -> Result:
         (["--keys", "none.yaml"], 2, "the keys cannot be read"),
         (["--rate", "0"], 2, "rate_per_s must be above 0"),
         (["--duration", "-1"], 2, "duration_s must be above 0"),
+        (["-o", "/dev/null/a.json"], 2, "/dev/null/a.json cannot be written"),
+        (["--html", "/dev"], 2, "/dev cannot be written"),
+        (["--save-requests", "/dev/null/a"], 2, "/dev/null/a cannot be written"),
     ],
 )
 async def test_a_start_that_cannot_be_is_told(

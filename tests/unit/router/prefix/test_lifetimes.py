@@ -79,9 +79,9 @@ def test_without_counts_the_announced_cache_bounds_what_is_kept() -> None:
 def test_a_learned_time_and_the_bound_hold_together_until_the_worker_leaves() -> None:
     lifetimes = learned(1600)
     play(lifetimes, 10.0)
-    lifetime_s, blocks = lifetimes.kept("w", 16, 120.0)
-    assert lifetime_s < 40.0
-    assert blocks == 100
+    kept = lifetimes.kept("w", 16, 120.0)
+    assert kept.lifetime_s < 40.0
+    assert kept.blocks_max == 100
     lifetimes.remove("w")
     assert len(lifetimes) == 0
     lifetimes.answered("w", CHAIN, 0.0, 0.0, 1.0)

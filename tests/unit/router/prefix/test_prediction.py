@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from router.prefix.prediction import EXPIRED_AT_ONCE_MAX, Kept, Predictions
@@ -45,3 +47,29 @@ def test_slots_that_keep_all_cost_nothing_when_others_expire() -> None:
     assert looked == [0]
     assert 0 not in predictions.blocks
     predictions.check_invariants()
+
+
+@pytest.mark.parametrize("predicted", [False, True])
+@pytest.mark.parametrize("blocks_max", [None, 150])
+def test_beginnings_are_found_as_by_looking_at_each_block(
+    predicted: bool, blocks_max: int | None
+) -> None:
+    rng, predictions = Random(3), Predictions()
+    chains = [
+        [*range(shared), *range(1000 * n, 1000 * n + 40)] for n, shared in enumerate(range(60), 1)
+    ]
+    if predicted:
+        predictions.add(0, [1030], 1e9)
+    for number in range(300):
+        chain = rng.choice(chains)[: rng.randint(1, 100)]
+        predictions.assume(rng.randrange(4), chain, float(number), Kept(1e6, blocks_max))
+        asked = rng.choice(chains)
+        depths = {slot: depth for mask, depth in predictions.endings(asked) for slot in _bits(mask)}
+        for slot in range(4):
+            held = [predictions.blocks.get(block, 0) >> slot & 1 for block in asked]
+            assert depths.get(slot, 0) == [*held, 0].index(0)
+    predictions.check_invariants()
+
+
+def _bits(mask: int) -> list[int]:
+    return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]

@@ -222,7 +222,7 @@ async def test_after_a_stall_nobody_waits_until_the_threads_are_free(make: Make,
 
 def test_only_long_prompts_are_allowed_more_than_a_stall() -> None:
     lane = Lane(1, 8, RenderingSettings(), SystemClock())
-    assert lane.allowance_s(SHORT_BYTES_MAX) == lane.allowance_s(0) == 0.016
+    assert lane.allowance_s(SHORT_BYTES_MAX) == lane.allowance_s(0) == 0.012
     assert lane.allowance_s(100_000) == pytest.approx(0.2)
     assert lane.allowance_s(2**30) == RenderingSettings().deadline_s
 

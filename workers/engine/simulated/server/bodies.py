@@ -19,6 +19,7 @@ from workers.engine.simulated.server.checks import (
     check_chat,
     check_completion,
     check_tool_choice,
+    named,
 )
 from workers.engine.simulated.server.constraints import (
     AnyFormat,
@@ -51,6 +52,7 @@ _decoder = msgspec.json.Decoder()
 
 TokenId = Annotated[int, Field(ge=0)]
 Message = Annotated[dict[str, Any], AfterValidator(fitting)]
+Named = Annotated[dict[str, Any], AfterValidator(named)]
 Stop = str | Annotated[list[str], Field(max_length=STOP_STRINGS_MAX)] | None
 
 
@@ -228,7 +230,7 @@ class ChatBody(GenerationBody, UnheededInChats):
     logprobs: bool | None = False
     top_logprobs: int | None = 0
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = "none"
+    tool_choice: Literal["none", "auto", "required"] | Named | None = "none"
     add_generation_prompt: bool = True
     continue_final_message: bool = False
 

@@ -127,7 +127,10 @@ class _ChatStream(Stream):
         """What a parser makes of new text."""
         if self._readers:
             return self._readers[choice.index].feed(plain(text))
-        return {"content": quoted(text)} if text else None
+        if not text:
+            return None
+        thoughts = {} if _chat(self._question).include_reasoning else {"reasoning": None}
+        return {"content": quoted(text)} | thoughts
 
     def _usage_so_far(self, choice: Choice, end: int) -> bytes:
         return encode(self._with_details(usage_of(choice.script.prompt_len, end)))

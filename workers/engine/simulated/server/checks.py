@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import PydanticKnownError
+
 from workers.engine.simulated.server.constraints import check_formats
 from workers.engine.simulated.server.refusals import (
     Refusal,
@@ -68,6 +70,13 @@ def check_salt(fields: dict[str, Any]) -> None:
     if salt is not None and (len(salt) > _SALT_CHARS_MAX or _NOT_IN_SALTS & set(salt)):
         words = "Parameter 'cache_salt' must be at most 128 characters and must not contain"
         raise contradiction(f"{words} '@', '/', '\\\\', or NUL.", "cache_salt")
+
+
+def named(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice of one tool, which has to be a function."""
+    if choice.get("type", "function") != "function":
+        raise PydanticKnownError("literal_error", {"expected": "'function'"})
+    return choice
 
 
 def check_tool_choice(choice: str | dict[str, Any] | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -109,6 +110,8 @@ def check_formats(fields: dict[str, Any], *, named: str | None = None) -> None:
                 "('json', 'regex' or 'choice')."
             )
             raise contradiction(words, named) if named else Refusal(words)
+        if named is None:
+            _check_beside_tool(fields, given)
     wanted = fields.get("response_format")
     schema_asked = (wanted.get("type") == "json_schema") if isinstance(wanted, dict) else False
     if schema_asked and fields["response_format"].get("json_schema") is None:
@@ -116,6 +119,15 @@ def check_formats(fields: dict[str, Any], *, named: str | None = None) -> None:
         raise contradiction(
             f"When response_format type is 'json_schema', {words}", "response_format"
         )
+
+
+def _check_beside_tool(fields: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """What is called by name binds what is said already."""
+    choice = fields.get("tool_choice", "none")
+    bound = any(given.get(one) is not None for one in ("json", "regex", "choice"))
+    if bound and choice not in ("none", "auto", "required"):
+        words = "You can only either use constraints for structured outputs or tools, not both."
+        raise Refusal(words)
 
 
 def effective(

@@ -1,7 +1,6 @@
 """Completions and chats: from a body to choices in the engine, in vLLM's order of checks.
 
-Long prompts are tokenized in a thread, so that other workers of this process go on meanwhile; the
-request joins the engine when its tokens are there, unless its client has left.
+A request joins the engine when its prompt is there, unless its client has left.
 """
 
 from __future__ import annotations
@@ -9,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rhizome.ids import new_id
-from rhizome.render.outcomes import CannotRender
 from rhizome.render.renderer import BUDGET_S
 from workers.engine.simulated.server.answers import Form, Heading, Question, answer
 from workers.engine.simulated.server.bodies import (
@@ -29,7 +26,6 @@ from workers.engine.simulated.server.bodies import (
     refuse_beams,
 )
 from workers.engine.simulated.server.chat_answers import CHAT
-from workers.engine.simulated.server.checks import check_media_arguments
 from workers.engine.simulated.server.completion_answers import COMPLETION
 from workers.engine.simulated.server.http import Exchange
 from workers.engine.simulated.server.message_bodies import MessageBody, read_count, read_message
@@ -39,9 +35,10 @@ from workers.engine.simulated.server.messages import (
     refused,
     tell_fault,
 )
+from workers.engine.simulated.server.prompts import PromptMaker, Prompts, Then, rendered
 from workers.engine.simulated.server.rank import Choice, Rank, root_key
-from workers.engine.simulated.server.refusals import MALFORMED, Refusal, unrendered
-from workers.engine.simulated.server.rendering import rendered_request
+from workers.engine.simulated.server.refusals import MALFORMED, Refusal
+from workers.engine.simulated.server.rendering import Offsets, rendered_request
 from workers.engine.simulated.server.response_bodies import (
     ResponseBody,
     read_response,
@@ -49,32 +46,17 @@ from workers.engine.simulated.server.response_bodies import (
 )
 from workers.engine.simulated.server.responses import WholeResponse, break_off, streamed
 from workers.engine.simulated.server.sampling import (
-    check_lengths,
     check_prompts,
     check_sampling,
     check_vocabulary,
     longer_than,
-    too_long,
 )
 from workers.engine.simulated.server.script import write_script
 
 if TYPE_CHECKING:
     from workers.engine.simulated.server.worker import SimulatedWorker
 
-INLINE_BYTES_MAX = 16 * 1024
-"""Longest body whose prompt is tokenized on the event loop."""
 _ADAPTER = b"x-amzn-sagemaker-adapter-identifier"
-_OF_PROMPTS = frozenset(
-    {
-        "add_generation_prompt",
-        "add_special_tokens",
-        "continue_final_message",
-        "truncate_prompt_tokens",
-    }
-)
-Prompts = list[list[int]]
-Then = Callable[[Exchange, GenerationBody, Prompts], None]
-"""What becomes of a body whose prompts are there; raises `Refusal`."""
 _FORMS: dict[type[GenerationBody], Form] = {
     CompletionBody: COMPLETION,
     ChatBody: CHAT,
@@ -90,25 +72,38 @@ class Generation:
         self._worker = worker
         self._parses_calls = worker.setup.tool_parser
         self._loop = asyncio.get_running_loop()
-        self._threads: ThreadPoolExecutor | None = None
+        self._prompts = PromptMaker(worker)
 
     def complete(self, exchange: Exchange) -> None:
         body, fields = read_completion(exchange.request.body)
         refuse_beams(body)
-        self._complete(exchange, body, fields, self._generate)
+        self._prompts.complete(exchange, body, fields, self._generate)
 
     def chat(self, exchange: Exchange) -> None:
         body, fields = read_chat(exchange.request.body, self._parses_calls)
         refuse_beams(body)
-        self._chat(exchange, body, fields, self._generate)
+        self._prompts.chat(exchange, body, fields, self._generate)
 
     def render_completion(self, exchange: Exchange) -> None:
         """The tokens of a completion's prompts, and what else an engine has to be told."""
-        self._complete(exchange, *read_completion(exchange.request.body), self._show)
+        body, fields = read_completion(exchange.request.body)
+        self._prompts.complete(
+            exchange, body, fields, self._show_with(lambda at: str(body.prompts[at]))
+        )
 
     def render_chat(self, exchange: Exchange) -> None:
-        read = read_chat(exchange.request.body, self._parses_calls)
-        self._chat(exchange, *read, self._show)
+        body, fields = read_chat(exchange.request.body, self._parses_calls)
+        text_of = self._worker.words.renderer.chat_text
+        then = self._show_with(lambda _: text_of(fields, BUDGET_S))
+        self._prompts.chat(exchange, body, fields, then)
+
+    def render_message(self, exchange: Exchange) -> None:
+        read = read_message(exchange.request.body, self._parses_calls)
+        self._prompts.chat(exchange, *read, self._show_with(None))
+
+    def render_response(self, exchange: Exchange) -> None:
+        read = read_response(exchange.request.body, self._parses_calls)
+        self._prompts.chat(exchange, *read, self._show_with(None))
 
     def invoke(self, exchange: Exchange) -> None:
         """A chat or a completion, whichever the body fits; the model is not for the body to say."""
@@ -129,7 +124,7 @@ class Generation:
         )
 
     def respond(self, exchange: Exchange) -> None:
-        self._chat(
+        self._prompts.chat(
             exchange,
             *read_response(exchange.request.body, self._parses_calls),
             self._generate,
@@ -141,7 +136,7 @@ class Generation:
 
     def message(self, exchange: Exchange) -> None:
         exchange.error_form = refused
-        self._chat(
+        self._prompts.chat(
             exchange,
             *read_message(exchange.request.body, self._parses_calls),
             self._generate,
@@ -152,7 +147,7 @@ class Generation:
         exchange.error_form = refused
         model, chat = read_count(exchange.request.body, self._parses_calls)
         self._worker.check_model(model)
-        (prompt,) = _rendered(lambda: [self._worker.words.renderer.chat_ids(chat, BUDGET_S)])
+        (prompt,) = rendered(lambda: [self._worker.words.renderer.chat_ids(chat, BUDGET_S)])
         count = len(prompt)
         longest = self._worker.setup.profile.max_model_len
         if count > longest:
@@ -162,78 +157,36 @@ class Generation:
             200, msgspec.json.encode({"input_tokens": count, "context_management": context})
         )
 
-    def _complete(
-        self, exchange: Exchange, body: CompletionBody, fields: dict[str, Any], then: Then
-    ) -> None:
-        self._worker.check_model(body.model)
-        check_media_arguments(fields)
-        self._read_prompt_fields(body, fields)
+    def _show_with(self, text_of: Callable[[int], str] | None) -> Then:
+        """Answers with what an engine that takes tokens would be asked; texts are by prompt."""
 
-        def render() -> Prompts:
-            renderer = self._worker.words.renderer
-            return [renderer.completion_ids(fields, prompt) for prompt in body.prompts]
+        def show(exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
+            if body.use_beam_search:
+                raise Refusal("Beam search is not supported by the render endpoint")
+            limits = [self._prompts.limit(body, prompt) for prompt in prompts]
+            check_sampling(body, min(limits))
+            name = self._request_id(exchange, body)
+            told = []
+            for at, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+                own = name if len(prompts) == 1 else f"{name}-{at}"
+                asked = text_of is not None and body.return_token_offsets
+                offsets = self._offsets(body, text_of(at), prompt) if asked and text_of else None
+                told.append(rendered_request(body, prompt, offsets, limit, own))
+            exchange.reply(
+                200, msgspec.json.encode(told if isinstance(body, CompletionBody) else told[0])
+            )
 
-        text = any(isinstance(prompt, str) for prompt in body.prompts)
-        self._when_rendered(exchange, body, render, then, text=text)
+        return show
 
-    def _chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any], then: Then) -> None:
-        self._worker.check_model(body.model)
-        check_media_arguments(fields)
-        self._read_prompt_fields(body, fields)
-
-        def render() -> Prompts:
-            return [self._worker.words.renderer.chat_ids(fields, BUDGET_S)]
-
-        self._when_rendered(exchange, body, render, then, text=True)
-
-    def _read_prompt_fields(self, body: GenerationBody, fields: dict[str, Any]) -> None:
-        """Makes what decides on the prompt what was read of it: `"5"` is 5, -1 what fits."""
-        given = body.model_fields_set & _OF_PROMPTS & fields.keys()
-        fields |= {name: getattr(body, name) for name in given}
-        if body.truncate_prompt_tokens == -1:
-            context = self._worker.setup.profile.max_model_len
-            fields["truncate_prompt_tokens"] = context - bool(body.output_limit)
-
-    def _when_rendered(
-        self,
-        exchange: Exchange,
-        body: GenerationBody,
-        render: Callable[[], Prompts],
-        then: Then,
-        *,
-        text: bool,
-    ) -> None:
-        """Renders here or in a thread, `then` goes on; raises `Refusal` only if it was here."""
-        check_lengths(body, self._worker.setup.profile.max_model_len)
-        if not text or len(exchange.request.body) <= INLINE_BYTES_MAX:
-            then(exchange, body, _rendered(render))
-            return
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
-
-        def go_on(done: asyncio.Future[Prompts]) -> None:
-            if not done.cancelled():
-                try:
-                    then(exchange, body, done.result())
-                except Refusal as refusal:
-                    exchange.refuse(refusal)
-
-        self._loop.run_in_executor(self._threads, _rendered, render).add_done_callback(go_on)
-
-    def _show(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
-        """Answers with what an engine that takes tokens would be asked."""
-        if body.use_beam_search:
-            raise Refusal("Beam search is not supported by the render endpoint")
-        limits = [self._limit(body, prompt) for prompt in prompts]
-        check_sampling(body, min(limits))
-        name = self._request_id(exchange, body)
-        names = [name] if len(prompts) == 1 else [f"{name}-{at}" for at in range(len(prompts))]
-        told = [
-            rendered_request(body, *of_one) for of_one in zip(prompts, limits, names, strict=True)
-        ]
-        exchange.reply(
-            200, msgspec.json.encode(told if isinstance(body, CompletionBody) else told[0])
-        )
+    def _offsets(self, body: GenerationBody, text: str, prompt: list[int]) -> Offsets | None:
+        """Where each token of a text is in it; None for tokens that came without a text."""
+        if isinstance(body, CompletionBody) and not isinstance(body.prompts[0], str):
+            return None
+        special = isinstance(body, CompletionBody)
+        found = self._worker.words.library.encode(text, add_special_tokens=special).offsets
+        if body.truncation_side == "right":
+            return found[: len(prompt)]
+        return found[len(found) - len(prompt) :]
 
     def _generate(self, exchange: Exchange, body: GenerationBody, prompts: Prompts) -> None:
         """Hands the prompts to the engine, after the time that a request takes before it."""
@@ -253,7 +206,7 @@ class Generation:
         """Checks the prompts and puts their choices into the engine."""
         if exchange.gone:
             return
-        limits = [self._limit(body, prompt) for prompt in prompts]
+        limits = [self._prompts.limit(body, prompt) for prompt in prompts]
         check_sampling(body, min(limits))
         form = _FORMS[type(body)]
         try:
@@ -284,15 +237,6 @@ class Generation:
         rank = self._rank(exchange)
         check_prompts(prompts, vocabulary)
         return rank, self._choices(body, prompts, limits)
-
-    def _limit(self, body: GenerationBody, prompt: Sequence[int]) -> int:
-        """The most output tokens for this prompt; raises `Refusal` for one that cannot run."""
-        profile = self._worker.setup.profile
-        longest = min(profile.max_model_len, profile.kv_tokens)
-        if len(prompt) > longest:
-            raise too_long(body, prompt, longest, self._worker.words)
-        room, asked = longest - len(prompt), body.output_limit
-        return room if asked is None else min(room, asked)
 
     def _rank(self, exchange: Exchange) -> Rank:
         text = exchange.request.header(b"x-data-parallel-rank")
@@ -375,10 +319,3 @@ class Generation:
 def _abort(rank: Rank, choices: Sequence[Choice]) -> None:
     for choice in choices:
         rank.abort(choice)
-
-
-def _rendered(render: Callable[[], Prompts]) -> Prompts:
-    try:
-        return render()
-    except CannotRender as error:
-        raise unrendered(error) from error

@@ -114,6 +114,8 @@ class _AskedAnswer(_Asked):
     cache_salt: str | None = Field(None, min_length=1, max_length=1024)
     mm_payload: Literal["tensors", "none"] = "tensors"
     watermarking: bool | None = None
+    vllm_xargs: dict[str, Any] | None = None
+    kv_transfer_params: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check_budget(self) -> _AskedAnswer:
@@ -124,6 +126,10 @@ class _AskedAnswer(_Asked):
 
 class MessageBody(ChatBody):
     """A request for a message, as the chat that it is."""
+
+    @property
+    def limit_name(self) -> str:
+        return "max_completion_tokens"
 
 
 def read_message(raw: bytes, tool_parser: bool = False) -> tuple[MessageBody, dict[str, Any]]:
@@ -142,6 +148,9 @@ def read_message(raw: bytes, tool_parser: bool = False) -> tuple[MessageBody, di
         "top_k": asked.top_k,
         "top_p": asked.top_p,
         "cache_salt": asked.cache_salt,
+        "watermarking": asked.watermarking,
+        "vllm_xargs": asked.vllm_xargs,
+        "kv_transfer_params": asked.kv_transfer_params,
     }
     wanted = asked.output_config and asked.output_config.format
     if wanted:

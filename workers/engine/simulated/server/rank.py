@@ -201,7 +201,6 @@ class Rank:
                 if choice.reads_cache:
                     stats.prefix_queries += choice.script.prompt_len
                 stats.prefix_hits += started.cached_tokens
-                stats.queued.observe(step.start_s - choice.added_s)
         stats.preemptions += len(step.preempted)
         if step.events:
             self._publish(step.events)
@@ -243,8 +242,8 @@ class Rank:
         stats.prefill.observe(choice.first_s - choice.started_s)
         stats.decode.observe(choice.last_s - choice.first_s)
         stats.inference.observe(choice.last_s - choice.started_s)
-        if script.length > 1:
-            stats.per_token.observe((choice.last_s - choice.first_s) / (script.length - 1))
+        stats.queued.observe(choice.started_s - choice.added_s)
+        stats.per_token.observe((choice.last_s - choice.first_s) / max(1, script.length - 1))
 
     def _publish(self, events: Sequence[CacheEvent]) -> None:
         if events and self.publisher is not None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from workers.engine.simulated.server.bodies import GenerationBody
+from workers.engine.simulated.server.bodies import ChatBody, GenerationBody, StreamOptions
 from workers.engine.simulated.server.constraints import StructuredOutputs, effective
+from workers.engine.simulated.server.message_bodies import MessageBody
 from workers.engine.simulated.server.refusals import Refusal
+from workers.engine.simulated.server.response_bodies import ResponseBody
 
 _TEMPERATURE_MIN = 0.01
 _GREEDY_BELOW = 1e-5
@@ -52,17 +54,24 @@ _AS_GIVEN = (
 )
 
 
+Offsets = list[tuple[int, int]]
+"""For each token where its characters begin and end in the prompt's text."""
+
+
 def rendered_request(
-    body: GenerationBody, prompt: list[int], limit: int, request_id: str
+    body: GenerationBody, prompt: list[int], offsets: Offsets | None, limit: int, request_id: str
 ) -> dict[str, Any]:
     """The request for an engine; `limit` is the output's. Raises `Refusal`."""
     if not prompt:
         raise Refusal("No token_ids rendered")
-    options = body.stream_options if body.stream else None
+    own = isinstance(body, ResponseBody)
+    options = None if own else body.stream_options
+    if isinstance(body, MessageBody):
+        options = StreamOptions(include_usage=True, continuous_usage_stats=True)
     return {
         "request_id": request_id,
         "token_ids": prompt,
-        "token_offsets": None,
+        "token_offsets": offsets,
         "features": None,
         "content_parts": None,
         "sampling_params": _sampling(body, limit),
@@ -72,10 +81,10 @@ def rendered_request(
         "return_token_ids": None,
         "output_mode": "tokens",
         "stream": bool(body.stream),
-        "stream_options": None if options is None else options.model_dump(),
+        "stream_options": options.model_dump() if options and body.stream else None,
         "cache_salt": body.cache_salt,
         "priority": body.priority,
-        "kv_transfer_params": None,
+        "kv_transfer_params": body.kv_transfer_params if own else None,
         "ec_transfer_params": None,
     }
 
@@ -91,6 +100,8 @@ def _sampling(body: GenerationBody, limit: int) -> dict[str, Any]:
         given |= {"top_p": None, "top_k": None, "min_p": None}
     if body.seed == -1:
         given["seed"] = None
+    if isinstance(body, ChatBody) and body.tools and body.tool_choice not in (None, "none"):
+        given["skip_special_tokens"] = False  # a parser of calls has to see them
     held = 0 if body.include_stop_str_in_output else max(map(len, body.stops), default=1) - 1
     asked = effective(body.structured_outputs, body.response_format)
     bias = body.logit_bias
@@ -107,7 +118,7 @@ def _sampling(body: GenerationBody, limit: int) -> dict[str, Any]:
         "output_text_buffer_length": held,
         "structured_outputs": None if asked is None else _constraint(asked),
         "logit_bias": None if bias is None else {int(k): _bounded(v) for k, v in bias.items()},
-        "extra_args": _extra(body) or None,
+        "extra_args": _extra(body) or ({} if isinstance(body, ResponseBody) else None),
         "skip_reading_prefix_cache": body.prompt_logprobs_asked is not None,
     }
     return {name: value for name, value in given.items() if value not in (None, _USUAL.get(name))}

@@ -240,7 +240,7 @@ def _check_tool_choice(fields: Mapping[str, Any]) -> None:
     if isinstance(choice, dict) and choice.get("type") == "function":
         known = tools if isinstance(tools, list) else []
         names = [tool.get("name") for tool in known if isinstance(tool, dict)]
-        if choice.get("name") not in names:
+        if choice.get("name") is None or choice["name"] not in names:
             words = "Tool choice 'function' not found in 'tools' parameter."
             raise contradiction(words, "tool_choice")
 

@@ -80,12 +80,13 @@ class Routes:
         refuse = _refuse_unsimulated if worker.setup.scale_out else _refuse_scale_out
         self._paths |= {path: {"POST": refuse} for path in _SCALE_OUT}
         if worker.setup.scale_out:
-            self._paths["/v1/completions/render"]["POST"] = _of_json(
-                self._generation.render_completion
-            )
-            self._paths["/v1/chat/completions/render"]["POST"] = _of_json(
-                self._generation.render_chat
-            )
+            renders = {
+                "/v1/completions/render": self._generation.render_completion,
+                "/v1/chat/completions/render": self._generation.render_chat,
+                "/v1/messages/render": self._generation.render_message,
+                "/v1/responses/render": self._generation.render_response,
+            }
+            self._paths |= {path: {"POST": _of_json(render)} for path, render in renders.items()}
         if worker.setup.breakable:
             self._paths[FAULT_PATH] = {
                 "GET": self._breaking.describe,
