@@ -79,6 +79,13 @@ def _index(
         ],
     )
     yield (
+        "router_index_recompute_share",
+        "Of the blocks that engines evict, the share that is computed again: near 0, caches are "
+        "large enough for what is asked; near 1, more memory or workers would save prefills.",
+        (),
+        [((), index.evictions.recompute_share)],
+    )
+    yield (
         "router_index_strangers_total",
         "Events of workers that are not in the fleet, none of them believed.",
         (),

@@ -390,6 +390,7 @@ async def test_the_metrics_page_tells_of_fleet_queue_index_and_events(api: Api) 
         'router_in_flight{target="w0"} 0.0',
         'router_queue_depth{model="m"} 0.0',
         'router_index_blocks{target="w0"} 0.0',
+        "router_index_recompute_share 0.0",
         'router_kv_events_total{kind="gaps"} 0.0',
     ):
         assert line in page
