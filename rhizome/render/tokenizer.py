@@ -9,8 +9,8 @@ tokenizers are rebuilt with a Metaspace pre-tokenizer. Other classes that transf
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import tokenizers
@@ -36,6 +36,9 @@ _NAMED = (
 _WORDS_CHARS_MAX = 16 * 1024
 """Longest text whose words are looked up: the library needs more time, but lets other threads run
 meanwhile."""
+
+
+_NOT_OF_THE_LIBRARY = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class TokenizerFault(Exception):
@@ -244,12 +247,26 @@ def _definition(files: ModelFiles) -> str:
     return json.dumps(rebuilt)
 
 
-@contextmanager
-def library_faults() -> Iterator[None]:
+class LibraryFaults:
     """Names the failures of the Rust library, which raises bare `Exception` and panics."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # a panic of the Rust library is a BaseException
-        raise TokenizerFault(f"{type(error).__name__}: {error}") from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # a panic of the Rust library is a BaseException
+        if error is not None and not isinstance(error, _NOT_OF_THE_LIBRARY):
+            raise TokenizerFault(f"{type(error).__name__}: {error}") from error
+
+
+_faults = LibraryFaults()
+
+
+def library_faults() -> LibraryFaults:
+    """Within it failures of the library are `TokenizerFault`s."""
+    return _faults
