@@ -53,6 +53,7 @@ OWNED = {
 BROAD_EXCEPTS = {
     "router/dispatch.py": "a request goes on without the part that failed (router.faults)",
     "router/service.py": "a request goes on without the part that failed (router.faults)",
+    "router/verifier.py": "a request goes on without the part that failed (router.faults)",
     "router/standings.py": "a request goes on without the part that failed (router.faults)",
     "router/decisions/shadows.py": "a policy that only watches must not fail a request",
     "router/http/generation.py": "the HTTP border: whatever fails, the client gets a response",
