@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from workers.engine.simulated.server.chat_messages import check_messages, fittin
 from workers.engine.simulated.server.checks import (
     check_chat,
     check_completion,
+    check_media_arguments,
     check_tool_choice,
     named,
 )
@@ -285,6 +286,8 @@ class ChatBody(GenerationBody, UnheededInChats):
         return call_text([one.model_dump() for one in functions], rng, words)
 
 
+CheckModel = Callable[[str | None], None]
+"""Raises `Refusal` for a model that is not served."""
 Known = TypeVar("Known", bound=BaseModel)
 
 
@@ -298,6 +301,8 @@ def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
         fields.pop("prompt_embeds")
     body = validated(CompletionBody, fields, COMPLETION_ORDER)
     if body.prompt_embeds:
+        if body.echo:
+            raise Refusal("Echo is unsupported with prompt embeds.")
         if body.prompt_logprobs is not None:
             raise Refusal("prompt_logprobs is not compatible with prompt embeds.")
         raise contradiction(
@@ -311,16 +316,21 @@ def read_completion(raw: bytes) -> tuple[CompletionBody, dict[str, Any]]:
     return body, fields
 
 
-def read_chat(raw: bytes, tool_parser: bool = False) -> tuple[ChatBody, dict[str, Any]]:
+def read_chat(
+    raw: bytes, check_model: CheckModel, tool_parser: bool = False
+) -> tuple[ChatBody, dict[str, Any]]:
     """The same of a chat; tools can only be called where there is a `tool_parser`."""
     fields = read_object(raw)
     check_chat(fields)
     if fields.get("messages", ()) is None:
         raise Refusal("'NoneType' object is not iterable")
     body = validated(ChatBody, fields, CHAT_ORDER)
-    check_messages(body.messages)
+    check_model(body.model)
     if body.tools and not tool_parser:
         check_tool_choice(body.tool_choice)
+    if body.chat_template is None:
+        check_media_arguments(fields)
+    check_messages(body.messages)
     return body, fields
 
 

@@ -71,6 +71,7 @@ class Generation:
     def __init__(self, worker: SimulatedWorker) -> None:
         self._worker = worker
         self._parses_calls = worker.setup.tool_parser
+        self._check_model = worker.check_model
         self._loop = asyncio.get_running_loop()
         self._prompts = PromptMaker(worker)
 
@@ -80,7 +81,7 @@ class Generation:
         self._prompts.complete(exchange, body, fields, self._generate)
 
     def chat(self, exchange: Exchange) -> None:
-        body, fields = read_chat(exchange.request.body, self._parses_calls)
+        body, fields = read_chat(exchange.request.body, self._check_model, self._parses_calls)
         refuse_beams(body)
         self._prompts.chat(exchange, body, fields, self._generate)
 
@@ -92,17 +93,17 @@ class Generation:
         )
 
     def render_chat(self, exchange: Exchange) -> None:
-        body, fields = read_chat(exchange.request.body, self._parses_calls)
+        body, fields = read_chat(exchange.request.body, self._check_model, self._parses_calls)
         text_of = self._worker.words.renderer.chat_text
         then = self._show_with(lambda _: text_of(fields, BUDGET_S))
         self._prompts.chat(exchange, body, fields, then)
 
     def render_message(self, exchange: Exchange) -> None:
-        read = read_message(exchange.request.body, self._parses_calls)
+        read = read_message(exchange.request.body, self._check_model, self._parses_calls)
         self._prompts.chat(exchange, *read, self._show_with(None))
 
     def render_response(self, exchange: Exchange) -> None:
-        read = read_response(exchange.request.body, self._parses_calls)
+        read = read_response(exchange.request.body, self._check_model, self._parses_calls)
         self._prompts.chat(exchange, *read, self._show_with(None))
 
     def invoke(self, exchange: Exchange) -> None:
@@ -126,7 +127,7 @@ class Generation:
     def respond(self, exchange: Exchange) -> None:
         self._prompts.chat(
             exchange,
-            *read_response(exchange.request.body, self._parses_calls),
+            *read_response(exchange.request.body, self._check_model, self._parses_calls),
             self._generate,
         )
 
@@ -138,15 +139,14 @@ class Generation:
         exchange.error_form = refused
         self._prompts.chat(
             exchange,
-            *read_message(exchange.request.body, self._parses_calls),
+            *read_message(exchange.request.body, self._check_model, self._parses_calls),
             self._generate,
         )
 
     def count_message(self, exchange: Exchange) -> None:
         """How many tokens a message's prompt has."""
         exchange.error_form = refused
-        model, chat = read_count(exchange.request.body, self._parses_calls)
-        self._worker.check_model(model)
+        chat = read_count(exchange.request.body, self._check_model, self._parses_calls)
         (prompt,) = rendered(lambda: [self._worker.words.renderer.chat_ids(chat, BUDGET_S)])
         count = len(prompt)
         longest = self._worker.setup.profile.max_model_len

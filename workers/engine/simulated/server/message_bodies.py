@@ -12,6 +12,7 @@ from rhizome.render.outcomes import CannotRender
 from workers.engine.simulated.server.bodies import (
     STOP_STRINGS_MAX,
     ChatBody,
+    CheckModel,
     read_object,
     validated,
 )
@@ -132,11 +133,16 @@ class MessageBody(ChatBody):
         return "max_completion_tokens"
 
 
-def read_message(raw: bytes, tool_parser: bool = False) -> tuple[MessageBody, dict[str, Any]]:
+def read_message(
+    raw: bytes, check_model: CheckModel, tool_parser: bool = False
+) -> tuple[MessageBody, dict[str, Any]]:
     """The body and the chat that renders to its prompt; raises `Refusal`."""
     fields = read_object(raw)
     asked = validated(_AskedAnswer, fields, MESSAGE_ORDER)
     check_salt(fields)
+    check_model(asked.model)
+    if (asked.tools or asked.tool_choice) and not tool_parser:
+        check_tool_choice(_choice(asked.tool_choice))
     chat = _chat(fields)
     shared = {
         "model": asked.model,
@@ -160,21 +166,20 @@ def read_message(raw: bytes, tool_parser: bool = False) -> tuple[MessageBody, di
         shared |= {"tools": chat["tools"], "tool_choice": _choice(asked.tool_choice)}
     body = validated(MessageBody, shared)
     check_messages(body.messages)
-    if (asked.tools or asked.tool_choice) and not tool_parser:
-        check_tool_choice(_choice(asked.tool_choice))
     _check_named(asked)
     return body, chat
 
 
-def read_count(raw: bytes, tool_parser: bool = False) -> tuple[str, dict[str, Any]]:
-    """The model and the chat whose tokens are to be counted."""
+def read_count(raw: bytes, check_model: CheckModel, tool_parser: bool = False) -> dict[str, Any]:
+    """The chat whose tokens are to be counted."""
     fields = read_object(raw)
     asked = validated(_Asked, fields, MESSAGE_ORDER)
+    check_model(asked.model)
     if (asked.tools or asked.tool_choice) and not tool_parser:
         check_tool_choice(_choice(asked.tool_choice))
     chat = _chat(fields)
     check_messages(chat["messages"])
-    return asked.model, chat
+    return chat
 
 
 def _check_named(asked: _Asked) -> None:
@@ -185,8 +190,14 @@ def _check_named(asked: _Asked) -> None:
 
 
 def _chat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    messages = [
+        message | {"content": [_called(block) for block in message["content"]]}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in fields["messages"]
+    ]
     try:
-        return chat_of_messages(fields)
+        return chat_of_messages({**fields, "messages": messages})
     except CannotRender as error:
         raise unrendered(error) from error
 
@@ -196,3 +207,9 @@ def _choice(choice: _ToolChoice | None) -> str | dict[str, Any]:
         return "auto"
     named = {"type": "function", "function": {"name": choice.name}}
     return _TOOL_CHOICES.get(choice.type, named)
+
+
+def _called(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A block; a call without an id gets one."""
+    unnamed = block.get("type") == "tool_use" and not isinstance(block.get("id"), str)
+    return {**block, "id": "call_0"} if unnamed else block

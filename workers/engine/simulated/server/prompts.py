@@ -59,8 +59,6 @@ class PromptMaker:
         self._whenrendered(exchange, body, render, then, text=text)
 
     def chat(self, exchange: Exchange, body: ChatBody, fields: dict[str, Any], then: Then) -> None:
-        self._worker.check_model(body.model)
-        check_media_arguments(fields)
         self._read_prompt_fields(body, fields)
 
         def render() -> Prompts:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rhizome.render.outcomes import CannotRender
 from rhizome.render.responses import chat_of_response
 from workers.engine.simulated.server.bodies import (
     ChatBody,
+    CheckModel,
     GenerationBody,
     read_object,
     validated,
@@ -25,7 +26,7 @@ from workers.engine.simulated.server.refusals import (
     malformed,
     unrendered,
 )
-from workers.engine.simulated.server.response_items import check_items
+from workers.engine.simulated.server.response_items import check_supported, fitting_items
 
 _NO_STORE = (
     "This vLLM engine does not support `store=True` and therefore does not support the background"
@@ -129,7 +130,7 @@ class _Reasoning(BaseModel):
 class _Asked(GenerationBody, UnheededInChats):
     """What is asked for, in the fields of responses."""
 
-    input: str | list[Any]
+    input: Annotated[str | list[Any], AfterValidator(fitting_items)]
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     max_tool_calls: int | None = None
@@ -167,7 +168,9 @@ class ResponseBody(ChatBody):
         return "max_output_tokens"
 
 
-def read_response(raw: bytes, tool_parser: bool = False) -> tuple[ResponseBody, dict[str, Any]]:
+def read_response(
+    raw: bytes, check_model: CheckModel, tool_parser: bool = False
+) -> tuple[ResponseBody, dict[str, Any]]:
     """The body and the chat that renders to its prompt; raises `Refusal`."""
     fields = read_object(raw)
     _check_tool_choice(fields)
@@ -179,7 +182,9 @@ def read_response(raw: bytes, tool_parser: bool = False) -> tuple[ResponseBody, 
         known["input"] = []
     asked = validated(_Asked, known, RESPONSE_ORDER)
     _check_tools(asked.tools)
-    check_items(asked.input)
+    check_model(asked.model)
+    check_supported(asked.input)
+    check_media_arguments(known)
     if asked.background:
         raise Refusal(_NO_STORE, param="background", kind="invalid_request_error")
     if asked.previous_response_id is not None:
@@ -208,7 +213,6 @@ def read_response(raw: bytes, tool_parser: bool = False) -> tuple[ResponseBody, 
         | (_forced(asked, chat) if tool_parser else {}),
     )
     body.asked = _repeated(asked)
-    check_media_arguments(known)
     return body, chat
 
 

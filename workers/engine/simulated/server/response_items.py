@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from workers.engine.simulated.server.refusals import (
-    Refusal,
-    fault_at,
-    malformed,
-    out_of_range,
-)
+from pydantic_core import PydanticKnownError
+
+from workers.engine.simulated.server.refusals import Refusal, out_of_range
 
 _ROLES = frozenset({"assistant", "developer", "system", "user"})
 _PARTS = frozenset({"input_file", "input_image", "input_text"})
@@ -19,15 +16,17 @@ _SAID_PARTS = frozenset({"output_text", "refusal"})
 Item = Mapping[str, Any]
 
 
-def check_items(items: str | list[Any]) -> None:
-    """Raises `Refusal` where an item has no known form."""
-    if isinstance(items, str):
-        return
-    for item in items:
+def fitting_items(items: str | list[Any]) -> str | list[Any]:
+    """The items, if each has a known form."""
+    for item in items if isinstance(items, list) else ():
         if not isinstance(item, Mapping) or not _fits(item):
-            words = "Input should be a valid string"
-            raise malformed([fault_at("string_type", ("body", "input"), words, items)])
-    for item in items:
+            raise PydanticKnownError("string_type")
+    return items
+
+
+def check_supported(items: str | list[Any]) -> None:
+    """Raises `Refusal` for items that have a form and no meaning here."""
+    for item in items if isinstance(items, list) else ():
         if item.get("type") == "item_reference":
             words = "Unsupported input item type: item_reference (parameter=input)"
             raise Refusal(words, param="input")

@@ -225,9 +225,10 @@ class Routes:
         body, fields = tokenizing.read_tokenize(exchange.request.body)
         self._worker.check_model(body.model)
         words = self._worker.words
+        if fields.get("chat_template") is None:
+            check_media_arguments(fields)
         try:
             if isinstance(body, tokenizing.TokenizeChatBody):
-                check_media_arguments(fields)
                 check_messages(body.messages)
                 ids = words.renderer.chat_ids(fields)
             else:

@@ -20,6 +20,7 @@ from workers.engine.simulated.server.bodies import (
 )
 from workers.engine.simulated.server.refusals import Refusal, faults_of, malformed
 
+_FLAGS = frozenset({"add_generation_prompt", "add_special_tokens", "continue_final_message"})
 _NOT_READ = ("truncate_prompt_tokens", "truncation_side")
 _FIELDS_OF_MESSAGES = 2
 """A role and a content."""
@@ -70,6 +71,8 @@ def read_tokenize(raw: bytes) -> tuple[TokenizeBody | TokenizeChatBody, dict[str
             raise malformed([*faults_of(text), *faults_of(chat)])
     elif isinstance(chat, ValidationError) or _weight(text) >= _weight(chat):
         return text, fields
+    given = chat.model_fields_set & _FLAGS
+    fields |= {name: getattr(chat, name) for name in given}
     for name in _NOT_READ:
         fields.pop(name, None)
     if fields.get("tools") == []:
