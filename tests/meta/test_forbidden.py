@@ -60,7 +60,6 @@ BROAD_EXCEPTS = {
     "router/http/server/app.py": "the HTTP border: whatever fails, the client gets a response",
     "router/render/rendering.py": "a model's own files may fail in any way; the request goes on",
     "router/render/lane.py": "what a thread's work raises is raised again where it is awaited",
-    "rhizome/render/tokenizer.py": "a panic of the Rust library is a BaseException",
 }
 
 
