@@ -43,7 +43,7 @@ def _root_hash(lora: str | None, salt: str | None) -> int:
 _PLAIN_ROOT = _root_hash(None, None)
 
 
-def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> Chain:
+def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> list[int]:
     """Hashes of the full blocks of `token_ids` that follow the block `parent`, first one first.
 
     Ids left over after the last full block are not in it. Raises `ValueError` for an id outside
@@ -56,7 +56,7 @@ def extend_chain(parent: int, token_ids: Sequence[int], block_size: int) -> Chai
 
 def block_hashes(token_ids: Sequence[int], block_size: int, root: int) -> Chain:
     """Hashes of a prompt's full blocks; `root` comes from `root_hash`."""
-    return extend_chain(root, token_ids, block_size)
+    return Chain(extend_chain(root, token_ids, block_size))
 
 
 def byte_block_hashes(data: bytes, block_bytes: int, root: int) -> Chain:
@@ -67,10 +67,10 @@ def byte_block_hashes(data: bytes, block_bytes: int, root: int) -> Chain:
     """
     if block_bytes < 1:
         raise ValueError(f"a block has at least one byte, not {block_bytes}")
-    return _chain(root, data, block_bytes)
+    return Chain(_chain(root, data, block_bytes))
 
 
-def chained(parent: int, data: bytes, block_size: int) -> Chain:
+def chained(parent: int, data: bytes, block_size: int) -> list[int]:
     """As `extend_chain` for ids that are unsigned 32-bit numbers of this machine."""
     return _chain(parent, data if _IS_LITTLE else _packed(array(_ID_CODE, data)), 4 * block_size)
 
@@ -87,8 +87,8 @@ def _packed(token_ids: Sequence[int]) -> bytes:
     return ids.tobytes()
 
 
-def _chain(parent: int, data: bytes, block_bytes: int) -> Chain:
+def _chain(parent: int, data: bytes, block_bytes: int) -> list[int]:
     whole = len(data) - len(data) % block_bytes
     blocks = struct.iter_unpack(f"{block_bytes}s", memoryview(data)[:whole])
     digest = xxh3_64_intdigest
-    return Chain([parent := digest(block, parent) for (block,) in blocks])
+    return [parent := digest(block, parent) for (block,) in blocks]

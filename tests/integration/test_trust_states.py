@@ -147,9 +147,10 @@ async def test_trust_comes_back_without_traffic(models: Models) -> None:
     async with rigged(models.words, models.directory, router__trust__probe_again_s=0.1) as rig:
         rig.events.change = of_another_size
         rig.join()
-        await eventually(lambda: rig.trust.state is State.FALLBACK)
-        rig.events.change = None
-        await rig.is_exact(20)
+        with rig.clock.hurried():
+            await eventually(lambda: rig.trust.state is State.FALLBACK)
+            rig.events.change = None
+            await rig.is_exact(30)
 
 
 async def test_a_worker_in_fallback_gets_no_credit_from_events_and_keeps_sessions(

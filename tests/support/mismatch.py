@@ -25,7 +25,7 @@ from rhizome.render.renderer import Renderer
 from rhizome.wire.kv_events import KVEvent, decode_batch
 from router.trust.causes import State
 from router.trust.machine import Trust
-from tests.support.clocks import HurriedClock
+from tests.support.clocks import PATIENCE, HurriedClock
 from tests.support.engine_contract.engines import PROFILE, simulated
 from tests.support.serving import Api, running_api, settings_with
 from tests.support.waiting import eventually
@@ -36,8 +36,6 @@ from workers.engine.simulated.server.worker import SimulatedWorker
 BLOCK = 16
 MODEL = "m"
 Body = dict[str, Any]
-_HURRY = 5.0
-"""Speed of the router's clock: checks come sooner, and still after what they check."""
 _LOOK_EVERY_S = 0.06
 """Requests closer together than this, by the router's clock, are not all looked at."""
 
@@ -151,6 +149,8 @@ class Rig:
     door: Door
     events: EventDoor
     http: aiohttp.ClientSession
+    clock: HurriedClock
+    """The router's."""
     turn: int = 0
 
     @property
@@ -205,19 +205,26 @@ class Rig:
         self, claim: Callable[[Trust], bool], *asks: Callable[[int], tuple[str, Body]]
     ) -> int:
         """How many requests it took; each is given the time to be checked."""
-        for number in range(1, 60):
-            path, body = asks[number % len(asks)](self.turn)
-            self.turn += 1
-            checks = self.trust.checks
-            await asyncio.sleep(_LOOK_EVERY_S / _HURRY)
-            await self.ask(body, path)
-            for _ in range(100):
-                if claim(self.trust):
+        with self.clock.hurried():
+            for number in range(1, 60):
+                path, body = asks[number % len(asks)](self.turn)
+                self.turn += 1
+                if await self._asked_once(body, path, claim):
                     return number
-                if self.trust.checks > checks:
-                    break
-                await asyncio.sleep(0.02)
         raise AssertionError(f"still {self.trust.state}, {self.trust.cause}")
+
+    async def _asked_once(self, body: Body, path: str, claim: Callable[[Trust], bool]) -> bool:
+        """Whether the claim holds by the time that the request is checked."""
+        checks = self.trust.checks
+        await self.clock.sleep(_LOOK_EVERY_S)
+        await self.ask(body, path)
+        for _ in range(100):
+            if claim(self.trust):
+                return True
+            if self.trust.checks > checks:
+                break
+            await asyncio.sleep(0.02)
+        return False
 
 
 @asynccontextmanager
@@ -231,12 +238,14 @@ async def rigged(
     flags: dict[str, object] = {
         "router__tokenizer": tokenizer,
         "router__trust__check_after_s": 0.1,
-        "router__rendering__stall_s": 1.0 * _HURRY,
+        "router__rendering__stall_s": 5.0,
+        **PATIENCE,
         **settings,
     }
+    clock = HurriedClock()
     async with (
         simulated(words, model=MODEL, profile=changed) as worker,
-        running_api(settings_with(**flags), clock=HurriedClock(_HURRY)) as api,
+        running_api(settings_with(**flags), clock=clock) as api,
         aiohttp.ClientSession() as http,
     ):
         door = Door(f"http://127.0.0.1:{worker.port}")
@@ -252,7 +261,7 @@ async def rigged(
             following = asyncio.ensure_future(events.run(worker.sources[0].endpoint))
             await _until_heard(events, door)
         try:
-            yield Rig(api, worker, door, events, http)
+            yield Rig(api, worker, door, events, http, clock)
         finally:
             if following is not None:
                 following.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from rhizome.clock import Clock
-from tests.support.clocks import HurriedClock
+from tests.support.clocks import PATIENCE, HurriedClock
 from tests.support.serving import Api, running_api, settings_with
 
 MINE = {"authorization": "Bearer rzk-mine"}
@@ -23,10 +23,12 @@ async def running(
 ) -> AsyncIterator[Api]:
     """A router with two clients' keys, storing in the Redis at `url` if there is one; it looks
     after background work more often than others."""
-    flags: dict[str, Any] = {"router__api_keys": ["rzk-mine", "rzk-theirs"], **more}
+    flags: dict[str, Any] = {"router__api_keys": ["rzk-mine", "rzk-theirs"], **PATIENCE, **more}
     if url is not None:
         flags |= {"redis__url": url, "redis__namespace": namespace}
-    async with running_api(settings_with(**flags), clock=clock or HurriedClock(10.0)) as api:
+    async with running_api(
+        settings_with(**flags), clock=clock or HurriedClock(hurries=True)
+    ) as api:
         yield api
 
 

@@ -117,7 +117,7 @@ async def test_a_refused_request_leaves_nothing(
 async def test_a_promised_response_is_in_progress_for_as_long_as_it_takes(
     stream: bool, valkey_url: str, namespace: str, engine: FakeEngine
 ) -> None:
-    clock, engine.hold = MovableClock(10.0), asyncio.Event()
+    clock, engine.hold = MovableClock(hurries=True), asyncio.Event()
     async with (
         running(valkey_url, namespace, clock) as api,
         httpx.AsyncClient(base_url=api.url, timeout=60, headers=MINE) as http,

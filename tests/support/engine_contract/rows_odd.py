@@ -232,7 +232,23 @@ OTHERS = (
         messages=[{"role": "user", "content": "river " * 600}],
     ),
 )
-ODD: tuple[Row, ...] = (*STREAMS, *REFUSED, *MESSAGES, *HTTP, *OTHERS)
+ORDER = (
+    odd_chat("tools_of_nobody", exact=False, model="nobody", tools=[WEATHER]),
+    odd_chat("tools_without_messages", [], exact=False, tools=[WEATHER]),
+    odd_chat("media_without_messages", [], exact=False, mm_processor_kwargs={"a": 1}),
+    odd_chat("template_and_media", exact=False, chat_template="x", mm_processor_kwargs={"a": 1}),
+    odd("echo_of_embeds", exact=False, echo=True, prompt_embeds="a"),
+    tokenized("special_as_number", add_special_tokens=1),
+    raw("tokenize_text_media", "/tokenize", {"prompt": "a", "media_io_kwargs": {"a": {}}}),
+    in_message("tools_of_nobody", model="nobody", tool_choice={"type": "auto"}),
+    in_message(
+        "call_unnamed",
+        messages=[_assistant(content=[{"type": "tool_use", "name": "f", "input": {}}]), _USER],
+    ),
+    in_response("two_faults", input=["a"], seed="x"),
+)
+"""Two faults at once: which of them is told."""
+ODD: tuple[Row, ...] = (*STREAMS, *REFUSED, *MESSAGES, *HTTP, *OTHERS, *ORDER)
 
 
 def _render(name: str, path: str, **fields: Any) -> Row:

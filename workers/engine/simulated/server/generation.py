@@ -49,6 +49,7 @@ from workers.engine.simulated.server.sampling import (
     check_prompts,
     check_sampling,
     check_vocabulary,
+    check_words,
     longer_than,
 )
 from workers.engine.simulated.server.script import write_script
@@ -236,6 +237,7 @@ class Generation:
         check_vocabulary(body, vocabulary)
         rank = self._rank(exchange)
         check_prompts(prompts, vocabulary)
+        check_words(body)
         return rank, self._choices(body, prompts, limits)
 
     def _rank(self, exchange: Exchange) -> Rank:

@@ -53,6 +53,8 @@ class PromptMaker:
 
         def render() -> Prompts:
             renderer = self._worker.words.renderer
+            if body.truncate_prompt_tokens == 0:
+                return [[] for _ in body.prompts]
             return [renderer.completion_ids(fields, prompt) for prompt in body.prompts]
 
         text = any(isinstance(prompt, str) for prompt in body.prompts)
@@ -62,6 +64,8 @@ class PromptMaker:
         self._read_prompt_fields(body, fields)
 
         def render() -> Prompts:
+            if body.truncate_prompt_tokens == 0:
+                return [[]]
             return [self._worker.words.renderer.chat_ids(fields, BUDGET_S)]
 
         self._whenrendered(exchange, body, render, then, text=True)

@@ -61,6 +61,9 @@ def check_vocabulary(body: GenerationBody, vocabulary: int) -> None:
             "thinking_token_budget is set but reasoning_config is not configured. Please set "
             "--reasoning-parser and/or --reasoning-config to use thinking_token_budget."
         )
+
+
+def check_words(body: GenerationBody) -> None:
     if any(not word.strip() for word in body.bad_words):
         words = "bad_words entries must tokenize to at least one token."
         raise out_of_range(words, "bad_words", body.bad_words)

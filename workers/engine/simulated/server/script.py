@@ -158,7 +158,9 @@ class _Reading:
         if token in self._stop_ids and number > self._body.min_tokens:
             self._script.stop_reason = token
             if self._keeps_stop:
-                self._text += self._decoder.text(token)
+                text = self._decoder.text(token)
+                self._text += text
+                self._cut_at_stop(len(text))
             return True
         before = len(self._text)
         self._text += self._decoder.text(token)
