@@ -7,13 +7,13 @@ while, and counted if any target stores it then. Old counts fade.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from router.prefix.table import Hashes
 
-_SAMPLED = 16
+_SAMPLE_BITS = 15
 _REMEMBERED_MAX = 65_536
 """A million blocks."""
 _COUNTED_MAX = 1024
@@ -36,8 +36,11 @@ class Evictions:
 
     def evicted(self, blocks: Hashes, is_held: Callable[[int], bool]) -> None:
         """A target evicted the blocks, and others hold of them what they hold."""
-        for block in _sampled(blocks):
-            self._evicted += 1.0
+        sampled = _sampled(blocks)
+        if not sampled:
+            return
+        self._evicted += len(sampled)
+        for block in sampled:
             if not is_held(block):
                 self._gone[block] = None
         while len(self._gone) > _REMEMBERED_MAX:
@@ -55,8 +58,8 @@ class Evictions:
                     self._again += 1.0
 
 
-def _sampled(blocks: Hashes) -> Iterator[int]:
+def _sampled(blocks: Hashes) -> list[int]:
     if isinstance(blocks, np.ndarray):
-        yield from blocks[blocks % _SAMPLED == 0].tolist()
-    else:
-        yield from (block for block in blocks if not block % _SAMPLED)
+        sampled: list[int] = blocks[blocks & _SAMPLE_BITS == 0].tolist()
+        return sampled
+    return [block for block in blocks if not block & _SAMPLE_BITS]
