@@ -28,7 +28,7 @@ TURN_BYTES = 100
 """Memory of where a turn ended, estimated."""
 HASH_BYTES = 8
 TOKEN_BYTES = 4
-_KEPT_SHARE = 0.9
+_KEPT_SHARE = 0.75
 """What is left where a bound was passed, so that not every prompt must look for the least hot."""
 _PROMPT_SHARE = 8
 """One prompt takes at most an eighth of the memory."""
