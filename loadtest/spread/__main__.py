@@ -93,7 +93,7 @@ def _first_minute(row: Row) -> str:
     said = f"\n{'':15}its first minute: {newcomer.requests} requests ({newcomer.share:.1%})"
     if newcomer.ttft_ms_mean is not None:
         said += f", TTFT {newcomer.ttft_ms_mean:.1f} ms, p99 {newcomer.ttft_ms_p99:.1f}"
-    return said
+    return f"{said}; the fleet's TTFT {newcomer.fleet_ttft_ms_mean:.1f} ms"
 
 
 def _said(verdict: Verdict) -> str:
