@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rhizome.render.conversation import Call
 from rhizome.render.messages import chat_of_messages
 from rhizome.render.outcomes import CannotRender
 from rhizome.render.renderer import Renderer, load_renderer
@@ -219,6 +220,8 @@ def test_responses(renderers: list[Renderer], body: dict[str, Any]) -> None:
     for message in chat["messages"]:
         for part in message["content"] if isinstance(message.get("content"), list) else ():
             part["type"] = "text"  # vLLM's own reader takes input_text for text
+        for call in message.get("tool_calls") or ():
+            call["function"] = Call(call["function"])  # whose order is vLLM's own
     ours = texts(renderers, chat_of_response(body))
     assert any(ours)
     assert ours == texts(renderers, chat)
