@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from router.fleet import Target
 from router.prefix.chain import leading_of
@@ -20,7 +19,6 @@ from router.prompt import Prompt
 from router.scheduling.types import Ints
 from router.trust.book import TrustBook
 
-Rows = npt.NDArray[np.intp]
 Column = TypeVar("Column", list[int], Ints)
 _KEPT_S = 0.1
 _KEPT_MAX = 32

@@ -42,7 +42,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "calibration.md"
 RESULTS = ROOT / "loadtest" / "results"
 SMALL_BUDGET = 2_048
-PUBLISHED_BUDGET = 8_192
 STOP_S = 30.0
 REPEATS = 3
 MODELS = {

@@ -36,10 +36,6 @@ _NOT_FOR_TEMPLATES = frozenset(
     ]
 )
 """Names that `chat_template_kwargs` cannot set without changing more than the text."""
-_OF_TOKENIZING = frozenset(
-    {"max_length", "padding", "return_dict", "return_tensors", "tokenizer_kwargs", "truncation"}
-)
-"""Names that say how the template's text is tokenized, which engines do by themselves."""
 _STANDARD = frozenset({"tools", "documents", "add_generation_prompt"})
 
 

@@ -32,8 +32,6 @@ CHUNK_HEADS = _chunk_heads()
 chunk is so long."""
 EVENT_CHUNK_END = b"\n\n\r\n"
 """How a chunk ends that ends with an event."""
-EVENT_BYTES_MIN = 16
-"""A shorter chunk is looked at: it may be the last one."""
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d{1,15})\r\n", re.IGNORECASE)
 
 
